@@ -1,0 +1,452 @@
+"""What must every home of state do? Subclass `StateContract`, say how to open a home, and pytest runs the contract.
+
+A history is a list of operations. Each is done to a home and to plain lists of rows folded by `pl.concat` and
+`group_by`, and both must agree, also after a crash, and after going back to an older version.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from unbounded.errors import CheckpointError
+from unbounded.state import Home, StateRef, Table, TableSpec
+
+__all__ = ["KEYS", "Keys", "Model", "Operation", "StateContract", "Story", "operations", "spec_of"]
+
+RETAIN = 5
+NAN = float("nan")
+
+
+# ------------------------------------------------------------------------------------------- keys
+@dataclass(frozen=True)
+class Keys:
+    """Columns of a key, and some keys: tuples of values, a few of them equal to another."""
+
+    schema: pl.Schema
+    pool: tuple[tuple[Any, ...], ...]
+
+
+def _one(dtype: Any, *values: Any) -> Keys:
+    return Keys(pl.Schema({"k": dtype}), tuple((value,) for value in (*values, None)))
+
+
+def _day(day: int) -> datetime.date:
+    return datetime.date(2024, 1, day)
+
+
+def _time(hour: int) -> datetime.datetime:
+    return datetime.datetime(2024, 1, 1, hour, tzinfo=datetime.UTC)
+
+
+_LONG = "a string that is too long to be kept inside its view, number "
+
+KEYS: dict[str, Keys] = {
+    "int64": _one(pl.Int64, 0, 1, -1, 2**63 - 1, -(2**63), 7),
+    "int8": _one(pl.Int8, 0, 1, -1, 127, -128),
+    "uint64": _one(pl.UInt64, 0, 1, 2**64 - 1, 2**63),
+    "int128": _one(pl.Int128, 0, 1, -1, 2**100, -(2**100)),
+    "float64": _one(pl.Float64, 0.0, -0.0, NAN, math.inf, -math.inf, 1.5),
+    "float32": _one(pl.Float32, 0.0, -0.0, NAN, 1.5),
+    "boolean": _one(pl.Boolean, True, False),
+    "string": _one(pl.String, "", "a", "b", _LONG + "1", _LONG + "2"),
+    "binary": _one(pl.Binary, b"", b"a", b"\x00", b"a string that is too long for its view"),
+    "date": _one(pl.Date, _day(1), _day(2), _day(3)),
+    "datetime with zone": _one(pl.Datetime("us", "UTC"), _time(1), _time(2), _time(3)),
+    "datetime": _one(pl.Datetime("ns"), _time(1).replace(tzinfo=None), _time(2).replace(tzinfo=None)),
+    "duration": _one(pl.Duration("ms"), datetime.timedelta(0), datetime.timedelta(1), datetime.timedelta(-1)),
+    "time": _one(pl.Time, datetime.time(1), datetime.time(2)),
+    "decimal": _one(pl.Decimal(20, 2), Decimal("1.20"), Decimal("-1.20"), Decimal("0.00")),
+    "categorical": _one(pl.Categorical(), "a", "b", "c"),
+    "enum": _one(pl.Enum(["a", "b", "c"]), "a", "b", "c"),
+    "null": _one(pl.Null()),
+    "struct": _one(
+        pl.Struct({"x": pl.Float64, "s": pl.String}),
+        *({"x": x, "s": s} for x, s in [(0.0, "a"), (-0.0, "a"), (NAN, None), (None, None), (1.0, "b")]),
+    ),
+    "list of floats": _one(pl.List(pl.Float64), [], [0.0], [-0.0], [NAN, None], [None], [1.0, 2.0]),
+    "list of structs": _one(
+        pl.List(pl.Struct({"x": pl.Float64})), [], [{"x": 0.0}], [{"x": -0.0}], [{"x": None}], [None], [{"x": NAN}]
+    ),
+    "array": _one(pl.Array(pl.Float32, 2), [0.0, NAN], [-0.0, NAN], [1.0, None]),
+    "integer and string": Keys(
+        pl.Schema({"k": pl.Int64, "s": pl.String}),
+        ((1, "a"), (1, "b"), (2, "a"), (None, "a"), (1, None), (None, None), (2, _LONG)),
+    ),
+    "float, struct and date": Keys(
+        pl.Schema({"k": pl.Float64, "s": pl.Struct({"x": pl.Int8}), "d": pl.Date}),
+        ((NAN, None, _day(1)), (NAN, {"x": 1}, _day(1)), (0.0, {"x": None}, None), (-0.0, {"x": None}, None)),
+    ),
+    "no columns": Keys(pl.Schema(), ((),)),
+}
+
+_VALUES = pl.Schema(
+    {
+        "n": pl.Int64,
+        "x": pl.Float64,
+        "flag": pl.Boolean,
+        "first": pl.String,
+        "last": pl.List(pl.Int16),
+        "most": pl.Decimal(10, 1),
+        "until": pl.Int64,
+    }
+)
+_MERGE = (
+    pl.col("n").sum(),
+    pl.col("x").max(),
+    pl.col("flag").last(),
+    pl.col("first").first(),
+    pl.col("last").last(),
+    pl.col("most").min(),
+    pl.col("until").last(),  # so an expiry moves later, sooner, to never and back
+)
+
+
+def spec_of(keys: Keys) -> TableSpec:
+    """A table with values of many types, whose order of rows matters."""
+    return TableSpec(keys.schema, _VALUES, _MERGE, "until")
+
+
+def set_of(keys: Keys) -> TableSpec:
+    """The same keys as a set; without key columns it needs a value."""
+    if keys.schema:
+        return TableSpec(keys.schema, pl.Schema(), (), None)
+    return TableSpec(keys.schema, pl.Schema({"n": pl.Int64}), (pl.col("n").first(),), None)
+
+
+Draw = tuple[int, int, int | None]
+"""Of one row: which key, a number that its values are made of, and when it expires."""
+
+
+def rows_of(keys: Keys, draws: Sequence[Draw]) -> pl.DataFrame:
+    """Rows of `spec_of`."""
+    chosen = [keys.pool[draw[0] % len(keys.pool)] for draw in draws]
+    numbers = [draw[1] for draw in draws]
+    columns: dict[str, list[Any]] = {name: [key[place] for key in chosen] for place, name in enumerate(keys.schema)}
+    columns |= {
+        "n": numbers,
+        "x": [None if number % 5 == 0 else number / 2 for number in numbers],
+        "flag": [None if number % 3 == 0 else number % 2 == 0 for number in numbers],
+        "first": [None if number % 4 == 0 else f"{_LONG}{number}" for number in numbers],
+        "last": [None if number % 7 == 0 else [number, None] for number in numbers],
+        "most": [Decimal(number) / 10 for number in numbers],
+        "until": [draw[2] for draw in draws],
+    }
+    return pl.DataFrame(columns, schema={**keys.schema, **_VALUES}, strict=False)
+
+
+# ------------------------------------------------------------------------------------------ model
+def content(frame: pl.DataFrame) -> list[str]:
+    """The rows of a frame in no order, -0.0 as 0.0."""
+    return sorted(repr(row).replace("-0.0", "0.0") for row in frame.rows())
+
+
+@dataclass
+class Model:
+    """A table as a frame that is folded again from scratch by every call."""
+
+    spec: TableSpec
+    rows: pl.DataFrame
+    watermark: int = -(10**18)
+
+    @classmethod
+    def of(cls, spec: TableSpec) -> Model:
+        return cls(spec, pl.DataFrame(schema={**spec.key, **spec.values}))
+
+    def copy(self) -> Model:
+        return Model(self.spec, self.rows, self.watermark)
+
+    def _folded(self, rows: pl.DataFrame, aggregates: Sequence[pl.Expr]) -> pl.DataFrame:
+        marked = pl.concat([self.rows.with_columns(_new=False), rows.with_columns(_new=True)])
+        marks = [pl.col("_new").any().alias("_touched"), pl.col("_new").all().alias("_inserted")]
+        if self.spec.key:
+            return marked.group_by(*self.spec.key, maintain_order=True).agg(*aggregates, *marks)
+        return marked.select(*aggregates, *marks).head(marked.height)
+
+    def _keep(self, folded: pl.DataFrame) -> None:
+        self.rows = folded.drop("_touched", "_inserted")
+
+    def merge(self, rows: pl.DataFrame) -> pl.DataFrame:
+        folded = self._folded(rows, self.spec.merge)
+        self._keep(folded)
+        return folded.filter("_touched").drop("_touched", "_inserted")
+
+    def insert(self, rows: pl.DataFrame) -> pl.DataFrame:
+        folded = self._folded(rows, [pl.col(name).first() for name in self.spec.values])
+        self._keep(folded)
+        return folded.filter("_inserted").drop("_touched", "_inserted")
+
+    def expire(self, watermark: int) -> pl.DataFrame:
+        self.watermark = max(watermark, self.watermark)
+        if self.spec.expiry is None:
+            return self.rows.clear()
+        due = pl.col(self.spec.expiry).le(self.watermark).fill_null(value=False)
+        gone, self.rows = self.rows.filter(due), self.rows.filter(~due)
+        return gone
+
+    def remove(self, keys: pl.DataFrame) -> None:
+        if not self.spec.key:
+            self.rows = self.rows.head(0 if keys.height else None) if keys.height else self.rows
+            return
+        unwanted = set(content(keys))
+        kept = [key not in unwanted for key in _unsorted(self.rows.select(self.spec.key.names()))]
+        self.rows = self.rows.filter(pl.Series(kept, dtype=pl.Boolean))
+
+
+def _unsorted(frame: pl.DataFrame) -> list[str]:
+    return [repr(row).replace("-0.0", "0.0") for row in frame.rows()]
+
+
+# ------------------------------------------------------------------------------------------ story
+Operation = tuple[Any, ...]
+
+
+def operations(length: int = 14) -> st.SearchStrategy[list[Operation]]:
+    """Histories: what is done to a home, one thing after another."""
+    draw = st.tuples(st.integers(0, 7), st.integers(-9, 9), st.none() | st.integers(0, 30))
+    draws = st.lists(draw, max_size=8)
+    return st.lists(
+        st.one_of(
+            st.tuples(st.just("merge"), draws),
+            st.tuples(st.just("insert"), draws),
+            st.tuples(st.just("expire"), st.integers(0, 30)),
+            st.tuples(st.just("remove"), st.lists(st.integers(0, 7), max_size=3)),
+            st.tuples(st.just("append"), draws),
+            st.tuples(st.just("commit")),
+            st.tuples(st.just("commit")),
+            st.tuples(st.just("tidy")),
+            st.tuples(st.just("abandon")),
+            st.tuples(st.just("crash")),
+            st.tuples(st.just("go back"), st.integers(1, RETAIN)),
+        ),
+        min_size=length // 2,
+        max_size=length,
+    )
+
+
+@dataclass(eq=False)
+class Past:
+    """One commit and what must be there after restoring it; the first has no ref."""
+
+    version: int
+    ref: StateRef | None
+    table: Model
+    members: Model
+    log: list[str]
+
+
+@dataclass
+class Story:
+    """A home and its model through a history. `opened` gives a new home over the same place."""
+
+    contract: StateContract
+    place: Path
+    keys: Keys
+    past: list[Past] = field(default_factory=list)
+    attempts: int = 0
+    tidied: int = -1  # the highest version that tidy was told of
+
+    def __post_init__(self) -> None:
+        self.past = [Past(-1, None, Model.of(spec_of(self.keys)), Model.of(set_of(self.keys)), [])]
+        self.open()
+
+    def open(self) -> None:
+        """A new process: declare and restore the last commit."""
+        self.home = self.contract.open(self.place)
+        self.table = self.home.table("table", spec_of(self.keys))
+        self.members = self.home.table("members", set_of(self.keys))
+        self.log = self.home.log("log", pl.Schema({"row": pl.String}))
+        self.restore()
+
+    def restore(self) -> None:
+        last = self.past[-1]
+        self.home.restore(last.ref)
+        self.model, self.set, self.added = last.table.copy(), last.members.copy(), list(last.log)
+        assert [row for frame in self.log.restored() for row in frame["row"]] == last.log
+        assert list(self.log.restored()) == []
+        self.check()
+
+    def check(self) -> None:
+        for table, model in ((self.table, self.model), (self.members, self.set)):
+            assert content(table.scan()) == content(model.rows)
+            assert table.scan().schema == model.rows.schema
+            assert len(table) == model.rows.height
+
+    def run(self, operations: Sequence[Operation]) -> None:
+        for operation in operations:
+            self.do(*operation)
+        self.check()
+        self.do("crash")
+
+    def do(self, verb: str, *arguments: Any) -> None:
+        match verb, *arguments:
+            case "merge" | "insert", draws:
+                rows = rows_of(self.keys, draws)
+                members = rows.select(self.set.rows.columns)
+                assert content(getattr(self.table, verb)(rows)) == content(getattr(self.model, verb)(rows))
+                assert content(getattr(self.members, verb)(members)) == content(getattr(self.set, verb)(members))
+            case "expire", watermark:
+                assert content(self.table.expire(watermark)) == content(self.model.expire(watermark))
+                assert self.members.expire(watermark).height == 0
+            case "remove", places:
+                rows = rows_of(self.keys, [(place, 0, None) for place in places])
+                keys = rows.select(self.keys.schema.names()) if self.keys.schema else pl.DataFrame(height=rows.height)
+                for table, model in ((self.table, self.model), (self.members, self.set)):
+                    table.remove(keys)
+                    model.remove(keys)
+            case "append", draws:
+                frame = pl.DataFrame({"row": [repr(draw) for draw in draws]}, schema={"row": pl.String})
+                self.log.append(frame)
+                self.added += frame["row"].to_list()
+            case ("commit",):
+                self.commit()
+            case ("tidy",):
+                self.tidied = max(self.tidied, self.past[-1].version)
+                self.home.tidy(self.past[-1].version)
+            case ("abandon",):
+                self.restore()
+            case ("crash",):
+                self.open()
+            case "go back", steps:
+                retained = [past for past in self.past[1:] if past.version > self.tidied - RETAIN]
+                if retained:
+                    self.past = self.past[: self.past.index(retained[max(0, len(retained) - 1 - steps)]) + 1]
+                self.open()
+            case _:
+                raise AssertionError(verb)
+
+    def commit(self) -> None:
+        version, self.attempts = self.past[-1].version + 1, self.attempts + 1
+        ref = self.home.commit(version, f"attempt{self.attempts}")
+        assert self.home.verify(ref)
+        self.past.append(Past(version, ref, self.model.copy(), self.set.copy(), list(self.added)))
+
+
+# --------------------------------------------------------------------------------------- contract
+def _table(home: Home, keys: Keys = KEYS["int64"]) -> Table:
+    table = home.table("table", spec_of(keys))
+    home.restore(None)
+    return table
+
+
+class StateContract:
+    """Subclass and say how a home is opened over a folder; it must retain RETAIN versions."""
+
+    @abstractmethod
+    def open(self, place: Path) -> Home:
+        """A home with nothing declared; a second one on the same place finds what the first has committed."""
+
+    @pytest.mark.parametrize("kind", KEYS)
+    def test_any_history_is_as_folding_everything_anew(self, kind: str) -> None:
+        @settings(max_examples=self.examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @given(operations())
+        def any_history(history: list[Operation]) -> None:
+            with TemporaryDirectory() as place:
+                Story(self, Path(place), KEYS[kind]).run(history)
+
+        any_history()
+
+    examples = 12
+
+    def test_every_retained_version_can_be_restored(self, tmp_path: Path) -> None:
+        story = Story(self, tmp_path, KEYS["integer and string"])
+        for number in range(40):
+            story.do("merge", [(number + place, number, 3 * number % 31) for place in range(4)])
+            story.do("remove", [number % 7])
+            story.do("append", [(0, number, None)])
+            story.do("expire", number // 2)
+            story.do("commit")
+            story.do("tidy")
+        while story.past[-1].version > 39 - RETAIN + 1:
+            story.do("go back", 1)
+
+    def test_a_batch_in_pieces_gives_the_same_table(self, tmp_path: Path) -> None:
+        draws = [(place % 5, place, place) for place in range(40)]
+        whole, pieces = (_table(self.open(tmp_path / name)) for name in ("whole", "pieces"))
+        whole.merge(rows_of(KEYS["int64"], draws))
+        for start in range(0, 40, 7):
+            pieces.merge(rows_of(KEYS["int64"], draws[start : start + 7]))
+        assert content(whole.scan()) == content(pieces.scan())
+
+    def test_merge_gives_each_touched_key_once_known_keys_first(self, tmp_path: Path) -> None:
+        table = _table(self.open(tmp_path))
+        table.merge(rows_of(KEYS["int64"], [(5, 1, None), (2, 1, None)]))
+        touched = table.merge(rows_of(KEYS["int64"], [(0, 1, None), (2, 1, None), (1, 1, None), (0, 1, None)]))
+        assert touched["k"].to_list() == [-1, 0, 1]
+        assert touched["n"].to_list() == [2, 2, 1]
+
+    def test_insert_gives_the_first_of_equal_new_keys_in_order(self, tmp_path: Path) -> None:
+        table = _table(self.open(tmp_path))
+        table.insert(rows_of(KEYS["int64"], [(1, 9, None)]))
+        inserted = table.insert(rows_of(KEYS["int64"], [(2, 1, None), (1, 2, None), (0, 3, None), (2, 4, None)]))
+        assert inserted.select("k", "n").rows() == [(-1, 1), (0, 3)]
+
+    def test_a_watermark_that_falls_means_the_highest_so_far(self, tmp_path: Path) -> None:
+        table = _table(self.open(tmp_path))
+        table.expire(10)
+        table.merge(rows_of(KEYS["int64"], [(0, 1, 9), (1, 1, 11)]))
+        assert table.expire(3)["until"].to_list() == [9]
+
+    def test_a_row_that_arrives_overdue_stays_until_the_next_expire_also_over_a_restart(self, tmp_path: Path) -> None:
+        story = Story(self, tmp_path, KEYS["int64"])
+        for verb, *arguments in [("expire", 10), ("merge", [(0, 1, 5)]), ("commit",), ("crash",), ("tidy",)]:
+            story.do(verb, *arguments)
+        assert len(story.table) == 1
+        story.do("expire", 10)
+        assert len(story.table) == 0
+        story.do("commit")
+        story.do("crash")
+
+    def test_a_commit_without_changes_is_tiny(self, tmp_path: Path) -> None:
+        story = Story(self, tmp_path, KEYS["integer and string"])
+        story.do("merge", [(place, 1, None) for place in range(8)])
+        story.do("commit")
+        before = _bytes(tmp_path)
+        story.do("commit")
+        assert _bytes(tmp_path) - before < 2500
+
+    def test_restoring_other_names_or_columns_is_refused_naming_both(self, tmp_path: Path) -> None:
+        home = self.open(tmp_path)
+        _table(home).merge(rows_of(KEYS["int64"], [(0, 1, None)]))
+        ref = home.commit(0, "a")
+        renamed = self.open(tmp_path)
+        renamed.table("other", spec_of(KEYS["int64"]))
+        with pytest.raises(CheckpointError, match=r"(?s)'other'.*'table'"):
+            renamed.restore(ref)
+        retyped = self.open(tmp_path)
+        retyped.table("table", spec_of(KEYS["int8"]))
+        with pytest.raises(CheckpointError, match=r"Int64.*Int8"):
+            retyped.restore(ref)
+
+    def test_a_commit_that_is_not_there_is_not_verified_and_not_restored(self, tmp_path: Path) -> None:
+        home = self.open(tmp_path)
+        _table(home)
+        ref = home.commit(0, "a")
+        assert home.verify(ref)
+        for wrong in ({**ref, "name": "state/0.b"}, {**ref, "digest": "0" * 32}):
+            assert not home.verify(wrong)
+            with pytest.raises(CheckpointError, match=str(wrong["name"])):
+                home.restore(wrong)
+
+    def test_metrics_count_rows_and_bytes(self, tmp_path: Path) -> None:
+        home = self.open(tmp_path)
+        _table(home).merge(rows_of(KEYS["int64"], [(0, 1, None), (1, 1, None), (0, 1, None)]))
+        metrics = home.metrics()["table"]
+        assert metrics["rows"] == 2
+        assert metrics["bytes"] > 0
+
+
+def _bytes(place: Path) -> int:
+    return sum(file.stat().st_size for file in place.rglob("*") if file.is_file())

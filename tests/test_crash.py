@@ -1,0 +1,262 @@
+"""Law 2: kill the process anywhere, start again on the same checkpoint, and nothing is lost, doubled or different.
+
+Every durable act of a run fails once before and once after its effect; then a real process is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import unbounded as ub
+from tests.language import Pipeline, same_rows
+from unbounded import storage
+from unbounded.checkpoint import Checkpoint
+from unbounded.connectors import Mode
+from unbounded.query import MicroBatches
+from unbounded.sinks.files import FileSink
+from unbounded.state.memory import MemoryHome
+
+ACTS = ("write_file", "sync_file", "sync_folder", "link", "replace", "unlink", "make_folder")
+START = datetime(2026, 3, 1)
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+@contextmanager
+def dying(monkeypatch: pytest.MonkeyPatch, at: int, *, after: bool) -> Iterator[list[str]]:
+    """Let the `at`-th durable act raise, before or after its effect; gives the names of the acts so far."""
+    acts: list[str] = []
+
+    def wrap(name: str, act: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any) -> Any:
+            # Once dead, always dead: a `finally` of a killed process does not run either.
+            if len(acts) > at:
+                raise Crash
+            acts.append(name)
+            if len(acts) - 1 == at and not after:
+                raise Crash
+            answer = act(*args)
+            if len(acts) - 1 == at:
+                raise Crash
+            return answer
+
+        return wrapped
+
+    with monkeypatch.context() as patch:
+        for name in ACTS:
+            patch.setattr(storage, name, wrap(name, getattr(storage, name)))
+        yield acts
+
+
+def arrive(folder: Path, n: int) -> None:
+    """The n-th file: eight rows, with times that close the windows of earlier files."""
+    folder.mkdir(exist_ok=True)
+    rows = pl.DataFrame(
+        {
+            "k": [("a", "b", "c", None)[(i * n) % 4] for i in range(8)],
+            "v": [n * 10 + i for i in range(8)],
+            "t": [START + timedelta(minutes=10 * n + (i % 3) - 1) for i in range(8)],
+        },
+        schema={"k": pl.String, "v": pl.Int64, "t": pl.Datetime("us")},
+    )
+    rows.write_parquet(folder / f"{n}.parquet")
+
+
+def stateless(frame: Any) -> Any:
+    return frame.filter(pl.col("v") % 3 != 0).with_columns(double=pl.col("v") * 2)
+
+
+def grouped(frame: Any) -> Any:
+    return frame.group_by("k").agg(pl.len().alias("rows"), pl.col("v").sum(), pl.col("v").n_unique().alias("distinct"))
+
+
+def windowed(frame: Any) -> Any:
+    return (
+        frame.pipe(ub.with_watermark, "t", "5m")
+        .group_by_dynamic("t", every="10m", group_by="k")
+        .agg(pl.len().alias("rows"), pl.col("v").mean().alias("mean"))
+    )
+
+
+STORIES: list[tuple[str, Pipeline, Mode, tuple[str, ...]]] = [
+    ("stateless", stateless, "append", ()),
+    ("partitioned", stateless, "append", ("k",)),
+    ("grouped", grouped, "update", ()),
+    ("complete", grouped, "complete", ()),
+    ("windowed", windowed, "append", ()),
+]
+FILES = 3
+
+
+def run(where: Path, pipeline: Pipeline, mode: Mode, partition_by: tuple[str, ...]) -> MicroBatches:
+    """One life of the process: open, take every file in a batch of its own, end the input."""
+    records = storage.open_storage(where / "ckpt")
+    frame = ub.scan_parquet(where / "in", max_files_per_trigger=1)
+    batches = MicroBatches(
+        pipeline(frame)._plan,
+        FileSink(where / "out", "parquet", partition_by=partition_by),
+        mode=mode,
+        checkpoint=Checkpoint(records),
+        home=MemoryHome(records),
+    )
+    try:
+        batches.open()
+        while batches.run_once() is not None:
+            continue
+        batches.finish()
+    finally:
+        batches.close()
+    return batches
+
+
+def fill(where: Path) -> None:
+    for n in range(FILES):
+        arrive(where / "in", n)
+        os.utime(where / "in" / f"{n}.parquet", (1_000 + n, 1_000 + n))
+
+
+def plain_readers_see_whole_batches(where: Path, expected: pl.DataFrame) -> None:
+    """Polars on the bare folder sees committed rows only, each at most once."""
+    files = list((where / "out").rglob("*.parquet"))
+    if not files:
+        return
+    seen = pl.read_parquet(files).select(expected.columns)
+    counted = (
+        pl.concat([expected.with_columns(n=1), seen.with_columns(n=-1)]).group_by(expected.columns).agg(pl.sum("n"))
+    )
+    assert counted["n"].min() >= 0, "a row is doubled, or was never committed"  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("name", "pipeline", "mode", "partition_by"), STORIES, ids=[s[0] for s in STORIES])
+def test_every_durable_act_may_fail_before_and_after_its_effect(
+    name: str,
+    pipeline: Pipeline,
+    mode: Mode,
+    partition_by: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calm = tmp_path / "calm"
+    fill_here(calm)
+    with dying(monkeypatch, 10**9, after=False) as acts:
+        run(calm, pipeline, mode, partition_by)
+    expected = ub.read_sink(calm / "out").collect()
+    assert expected.height > 0
+    total = len(acts)
+    for at in range(total):
+        for after in (False, True):
+            where = tmp_path / f"{at}-{after}"
+            fill_here(where)
+            with pytest.raises(Crash), dying(monkeypatch, at, after=after):
+                run(where, pipeline, mode, partition_by)
+            if mode == "append":
+                plain_readers_see_whole_batches(where, expected)
+            run(where, pipeline, mode, partition_by)
+            same_rows(ub.read_sink(where / "out").collect(), expected)
+            if mode == "append" and not partition_by:
+                same_rows(pl.read_parquet(where / "out"), expected)
+
+
+def fill_here(where: Path) -> None:
+    where.mkdir()
+    fill(where)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_restart_may_crash_too(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(seed)
+    _, pipeline, mode, partition_by = STORIES[seed % len(STORIES)]
+    calm, where = tmp_path / "calm", tmp_path / "torn"
+    fill_here(calm)
+    run(calm, pipeline, mode, partition_by)
+    fill_here(where)
+    for _ in range(chance.randint(2, 8)):
+        with dying(monkeypatch, chance.randint(0, 40), after=chance.random() < 0.5):
+            try:
+                run(where, pipeline, mode, partition_by)
+            except Crash:
+                continue
+    run(where, pipeline, mode, partition_by)
+    same_rows(ub.read_sink(where / "out").collect(), ub.read_sink(calm / "out").collect())
+
+
+def test_user_code_that_is_not_deterministic_leaves_state_and_sink_of_one_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adopted, not computed again: the numbers in the sink are those in the state."""
+
+    def pipeline(frame: Any) -> Any:
+        return (
+            frame.with_columns(pl.col("v").map_elements(lambda v: random.random(), return_dtype=pl.Float64))
+            .group_by("k")
+            .agg(pl.col("v").sum())
+        )
+
+    where = tmp_path / "random"
+    fill_here(where)
+    with dying(monkeypatch, 10**9, after=False) as acts:
+        pass
+    for at in range(20, 200, 3):
+        with dying(monkeypatch, at, after=True) as acts:
+            try:
+                run(where, pipeline, "update", ())
+            except Crash:
+                continue
+        if len(acts) <= at:
+            break
+    batches = run(where, pipeline, "update", ())
+    table = batches._tables["aggregate-1/groups"].scan()
+    shown = ub.read_sink(where / "out").collect()
+    assert sorted(shown["v"].to_list()) == sorted(table["__0"].to_list())
+
+
+PROGRAM = """
+import os, random, signal, sys
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from tests import test_crash
+from unbounded import storage
+at, count = int(sys.argv[2]), 0
+def wrap(act):
+    def wrapped(*args):
+        global count
+        count += 1
+        if count == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return act(*args)
+    return wrapped
+for name in test_crash.ACTS:
+    setattr(storage, name, wrap(getattr(storage, name)))
+_, pipeline, mode, partition_by = test_crash.STORIES[int(sys.argv[3])]
+test_crash.run(Path(sys.argv[1]), pipeline, mode, partition_by)
+"""
+
+
+@pytest.mark.parametrize("story", range(len(STORIES)), ids=[s[0] for s in STORIES])
+def test_a_killed_process_is_continued_by_the_next(story: int, tmp_path: Path) -> None:
+    calm, where = tmp_path / "calm", tmp_path / "killed"
+    for folder in (calm, where):
+        fill_here(folder)
+    _, pipeline, mode, partition_by = STORIES[story]
+    run(calm, pipeline, mode, partition_by)
+    program = PROGRAM.format(root=str(Path(__file__).parents[1]))
+    codes = []
+    for at in (25, 45, 0):
+        command = [sys.executable, "-c", program, str(where), str(at), str(story)]
+        codes.append(subprocess.run(command, check=False, capture_output=True).returncode)
+    assert codes == [-signal.SIGKILL, -signal.SIGKILL, 0]
+    same_rows(ub.read_sink(where / "out").collect(), ub.read_sink(calm / "out").collect())

@@ -1,0 +1,42 @@
+"""One duration, three spellings."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+import unbounded as ub
+from unbounded.durations import longest_milliseconds, milliseconds, polars_duration, shortest_milliseconds, times
+
+
+@pytest.mark.parametrize(
+    ("spelt", "length"),
+    [
+        ("5s", 5_000),
+        ("5 seconds", 5_000),
+        (timedelta(seconds=5), 5_000),
+        ("1h30m", 5_400_000),
+        ("1 hour 30 minutes", 5_400_000),
+        ("90 min", 5_400_000),
+        ("0s", 0),
+        ("1us", 1),  # rounded up: a delay is never shorter than asked
+        ("2w", 1_209_600_000),
+    ],
+)
+def test_polars_sparks_and_pythons_spelling_mean_the_same(spelt: str | timedelta, length: int) -> None:
+    assert milliseconds(spelt, "delay") == length
+
+
+@pytest.mark.parametrize("spelt", ["", "5", "5 parsecs", "m5", "1h-5m", None, 5, "1mo", "1y", "-1s", timedelta(-1)])
+def test_what_is_no_fixed_length_is_refused_by_name(spelt: object) -> None:
+    with pytest.raises(ub.PlanError, match="delay"):
+        milliseconds(spelt, "delay")  # type: ignore[arg-type]
+
+
+def test_windows_keep_the_calendar() -> None:
+    assert polars_duration("1 month", "every") == "1mo"
+    assert polars_duration("-90 minutes", "offset") == "-90m"
+    assert times("1mo", -3) == "-3mo"
+    assert times("1h30m", 2) == "2h60m"
+    assert shortest_milliseconds("1mo") < 28.5 * 86_400_000 < 31 * 86_400_000 <= longest_milliseconds("1mo")

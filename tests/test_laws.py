@@ -1,0 +1,347 @@
+"""Law 1 and 2: however input is cut, in whatever order it comes, wherever it restarts, the answer is Polars' own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import unbounded as ub
+from tests.language import Story, same_rows
+from unbounded.lineage import closing
+from unbounded.plan import Aggregate, evaluate, walk
+from unbounded.windows import Window
+
+SCHEMA: dict[str, Any] = {
+    "k": pl.String,
+    "g": pl.Int64,
+    "x": pl.Float64,
+    "n": pl.Int32,
+    "b": pl.Boolean,
+    "t": pl.Datetime("us"),
+}
+NAMES = pl.DataFrame({"k": ["a", "b", "b", None], "name": ["Ann", "Bob", "Bee", "Nil"]})
+START = datetime(2026, 3, 1)
+
+rows = st.fixed_dictionaries(
+    {
+        "k": st.sampled_from(["a", "b", "c", None]),
+        "g": st.sampled_from([1, 2, None]),
+        "x": st.sampled_from([0.0, -0.0, 1.5, -2.25, 1e6, float("nan"), float("inf"), None]),
+        "n": st.one_of(st.none(), st.integers(-1000, 1000)),
+        "b": st.sampled_from([True, False, None]),
+        "t": st.one_of(st.none(), st.integers(0, 3600).map(lambda s: START + timedelta(seconds=s))),
+    }
+)
+batches = st.lists(st.lists(rows, max_size=8), min_size=1, max_size=5)
+
+AGGREGATES: list[pl.Expr] = [
+    pl.len().alias("rows"),
+    pl.col("x").sum().alias("sum"),
+    pl.col("n").sum().alias("int_sum"),
+    pl.col("n").mean().alias("mean"),
+    pl.col("n").min().alias("min"),
+    pl.col("x").max().alias("max"),
+    pl.col("n").var().alias("var"),
+    pl.col("n").std(ddof=0).alias("std"),
+    pl.col("k").count().alias("count"),
+    pl.col("b").any().alias("any"),
+    pl.col("b").all(ignore_nulls=False).alias("all"),
+    pl.col("k").first().alias("first"),
+    pl.col("n").last().alias("last"),
+    pl.col("n").n_unique().alias("distinct"),
+    pl.col("x").n_unique().alias("distinct_floats"),
+    (pl.col("n").filter(pl.col("b")).sum() / pl.len()).round(3).alias("share"),
+    pl.when(pl.len() > 2).then(pl.col("n").max()).otherwise(pl.lit(-1)).alias("guarded"),
+    (pl.col("n").max() - pl.col("n").min()).alias("spread"),
+]
+
+KEYS: list[list[Any]] = [["k"], ["k", "g"], [pl.col("g") * 2], ["x"], [pl.col("n") % 3, "b"]]
+
+
+@dataclass
+class Drawn:
+    """A drawn pipeline, and the columns that identify a row of its answer."""
+
+    steps: list[str]
+    aggregates: list[pl.Expr]
+    keys: list[Any]
+
+    def before(self, frame: ub.StreamFrame) -> ub.StreamFrame:
+        for step in self.steps:
+            match step:
+                case "filter":
+                    frame = frame.filter(pl.col("n").is_null() | (pl.col("n") > -500))
+                case "with_columns":
+                    frame = frame.with_columns((pl.col("n") * 2).alias("n"))
+                case "drop_nulls":
+                    frame = frame.drop_nulls("b")
+                case "rename":
+                    frame = frame.rename({"g": "h"}).rename({"h": "g"})
+                case "join":
+                    frame = frame.join(NAMES, on="k", how="left")
+                case "semi":
+                    frame = frame.join(NAMES, on="k", how="semi")
+                case "anti":
+                    frame = frame.join(NAMES, on="k", how="anti", nulls_equal=True)
+                case "inner":
+                    frame = frame.join(NAMES, on="k", nulls_equal=True)
+        return frame
+
+
+steps = st.lists(
+    st.sampled_from(["filter", "with_columns", "drop_nulls", "rename", "join", "semi", "anti", "inner"]),
+    max_size=3,
+    unique=True,
+).filter(lambda chosen: len({"join", "inner"} & set(chosen)) < 2)
+drawn = st.builds(
+    Drawn,
+    steps=steps,
+    aggregates=st.lists(st.sampled_from(AGGREGATES), min_size=1, max_size=4, unique_by=lambda e: e.meta.output_name()),
+    keys=st.sampled_from(KEYS),
+)
+
+
+def frame_of(cuts: Sequence[Sequence[dict[str, Any]]]) -> pl.LazyFrame:
+    return pl.DataFrame([row for cut in cuts for row in cut], schema=SCHEMA).lazy()
+
+
+def key_names(plan: Any) -> list[str]:
+    return next(list(node.key_names) for node in walk(plan) if isinstance(node, Aggregate))
+
+
+@given(cuts=batches, query=drawn, restarts=st.sets(st.integers(0, 4)))
+def test_row_wise_queries_give_the_same_rows_however_the_input_is_cut(
+    cuts: list[list[dict[str, Any]]], query: Drawn, restarts: set[int]
+) -> None:
+    story = Story(query.before, SCHEMA)
+    for i, cut in enumerate(cuts):
+        story.add(cut).run()
+        if i in restarts:
+            story.restart()
+    same_rows(story.answer(), evaluate(story._plan, {"feed0": frame_of(cuts)}).collect())
+
+
+@given(cuts=batches, query=drawn, restarts=st.sets(st.integers(0, 4)), mode=st.sampled_from(["update", "complete"]))
+def test_groups_are_those_of_all_rows_in_update_and_complete_mode(
+    cuts: list[list[dict[str, Any]]], query: Drawn, restarts: set[int], mode: Any
+) -> None:
+    story = Story(lambda f: query.before(f).group_by(*query.keys).agg(query.aggregates), SCHEMA, mode=mode)
+    for i, cut in enumerate(cuts):
+        story.add(cut).run()
+        if i in restarts:
+            story.restart()
+    expected = evaluate(story._plan, {"feed0": frame_of(cuts)}).collect()
+    same_rows(story.answer(), expected, key=key_names(story._plan))
+
+
+@given(cuts=batches, query=drawn, restarts=st.sets(st.integers(0, 4)), mode=st.sampled_from(["update", "complete"]))
+def test_a_global_aggregate_is_that_of_all_rows(
+    cuts: list[list[dict[str, Any]]], query: Drawn, restarts: set[int], mode: Any
+) -> None:
+    story = Story(lambda f: query.before(f).select(query.aggregates), SCHEMA, mode=mode)
+    for i, cut in enumerate(cuts):
+        story.add(cut).batch()
+        if i in restarts:
+            story.restart()
+    expected = evaluate(story._plan, {"feed0": frame_of(cuts)}).collect()
+    assert expected.height == 1
+    shown = story.answer()
+    same_rows(shown, expected if shown.height else expected.clear())
+    assert shown.height == 1 or not any(cuts)
+
+
+@given(cuts=batches, query=drawn, low=st.integers(-5, 10))
+def test_a_filter_above_an_update_aggregate_removes_groups_that_stop_qualifying(
+    cuts: list[list[dict[str, Any]]], query: Drawn, low: int
+) -> None:
+    def pipeline(f: ub.StreamFrame) -> ub.StreamFrame:
+        return f.group_by("k").agg(pl.len().alias("size"), *query.aggregates).filter(pl.col("size") % 3 != low % 3)
+
+    story = Story(pipeline, SCHEMA, mode="update")
+    for cut in cuts:
+        story.add(cut).run()
+    same_rows(story.answer(), evaluate(story._plan, {"feed0": frame_of(cuts)}).collect(), key=["k"])
+
+
+# ------------------------------------------------------------------------------------- event time
+@dataclass
+class Windows:
+    every: str
+    period: str
+    offset: str | None
+    closed: Any
+    label: Any
+    boundaries: bool
+    by: list[Any]
+
+    def __call__(self, frame: ub.StreamFrame, aggregates: list[pl.Expr]) -> ub.StreamFrame:
+        return frame.group_by_dynamic(
+            "t",
+            every=self.every,
+            period=self.period,
+            offset=self.offset,
+            closed=self.closed,
+            label=self.label,
+            include_boundaries=self.boundaries,
+            group_by=self.by,
+        ).agg(aggregates)
+
+
+windows = st.builds(
+    Windows,
+    every=st.sampled_from(["5m", "10m"]),
+    period=st.sampled_from(["5m", "10m", "12m", "3m"]),
+    offset=st.sampled_from([None, "2m", "-1m"]),
+    closed=st.sampled_from(["left", "right", "both", "none"]),
+    label=st.sampled_from(["left", "right"]),
+    boundaries=st.booleans(),
+    by=st.sampled_from([[], ["k"], ["k", "g"]]),
+)
+
+
+@dataclass
+class Oracle:
+    """Which (row, window) pairs count: a naive run of the watermark rules, one pair at a time."""
+
+    window: Window
+    delay: timedelta
+    used: datetime | None = None
+    mark: datetime | None = None
+    late: int = 0
+
+    def take(self, cut: list[dict[str, Any]]) -> pl.DataFrame:
+        late, self.used = self.used, self.mark
+        pairs = self.window.apply(pl.DataFrame(cut, schema=SCHEMA).lazy()).collect()
+        ends = pairs["__window__"].dt.offset_by(self.window.period if self.window.label == "left" else "0s")
+        in_time = pairs.filter(ends > late) if late is not None else pairs
+        self.late += pairs.height - in_time.height
+        times = [row["t"] for row in cut if row["t"] is not None]
+        if times:
+            self.mark = max([max(times) - self.delay, *([self.mark] if self.mark else [])])
+        return in_time
+
+    def settle(self) -> None:
+        self.used = self.mark
+
+
+@settings(deadline=None)
+@given(
+    cuts=batches,
+    shape=windows,
+    aggregates=st.lists(st.sampled_from(AGGREGATES), min_size=1, max_size=4, unique_by=lambda e: e.meta.output_name()),
+    delay=st.sampled_from([0, 300, 900]),
+    settled=st.lists(st.booleans(), min_size=5, max_size=5),
+    restarts=st.sets(st.integers(0, 4)),
+    mode=st.sampled_from(["append", "update", "complete"]),
+)
+def test_windows_hold_every_pair_of_row_and_window_but_those_reported_late(
+    cuts: list[list[dict[str, Any]]],
+    shape: Windows,
+    aggregates: list[pl.Expr],
+    delay: int,
+    settled: list[bool],
+    restarts: set[int],
+    mode: Any,
+) -> None:
+    story = Story(lambda f: shape(f.with_watermark("t", f"{delay}s"), aggregates), SCHEMA, mode=mode)
+    aggregate = next(node for node in walk(story._plan) if isinstance(node, Aggregate))
+    window = aggregate.input
+    assert isinstance(window, Window)
+    assert closing(aggregate)
+    oracle = Oracle(window, timedelta(seconds=delay))
+    counted = []
+    for i, cut in enumerate(cuts):
+        before = len(story.progress)
+        story.add(cut).batch()
+        if len(story.progress) > before:
+            counted.append(oracle.take(cut))
+        if settled[i] and mode != "complete":
+            story.run()
+            oracle.settle()
+        if i in restarts:
+            story.restart()
+    story.end()
+    assert story.late == oracle.late
+    pairs = pl.concat(counted) if counted else window.apply(frame_of([])).collect()
+    expected = aggregate.apply(pairs.lazy()).rename({"__window__": "t"}).collect()
+    same_rows(story.answer(), expected, key=[name.replace("__window__", "t") for name in aggregate.key_names])
+
+
+@given(cuts=batches, by=st.sampled_from([[], ["k"]]), every=st.sampled_from(["5m", "1h", "1d"]))
+def test_tumbling_windows_are_polars_own_over_sorted_rows(
+    cuts: list[list[dict[str, Any]]], by: list[str], every: str
+) -> None:
+    def pipeline(frame: Any) -> Any:
+        return (
+            frame.pipe(ub.with_watermark, "t", "2h")
+            .group_by_dynamic("t", every=every, group_by=by)
+            .agg(pl.len().alias("rows"), pl.col("n").sum(), pl.col("x").max())
+        )
+
+    story = Story(pipeline, SCHEMA)
+    for cut in cuts:
+        story.add(cut).run()
+    bounded = frame_of(cuts).filter(pl.col("t").is_not_null())
+    same_rows(story.end().answer(), pipeline(bounded).collect(), key=[*by, "t"])
+
+
+@given(cuts=batches, mode=st.sampled_from(["append", "update", "complete"]))
+def test_a_truncated_key_is_a_window(cuts: list[list[dict[str, Any]]], mode: Any) -> None:
+    def pipeline(frame: Any) -> Any:
+        return (
+            frame.filter(pl.col("t").is_not_null())
+            .pipe(ub.with_watermark, "t", "2h")
+            .group_by(pl.col("t").dt.truncate("10m").alias("w"), "k")
+            .agg(pl.len().alias("rows"), pl.col("n").mean())
+        )
+
+    story = Story(pipeline, SCHEMA, mode=mode)
+    for cut in cuts:
+        story.add(cut).run()
+    same_rows(story.end().answer(), pipeline(frame_of(cuts)).collect(), key=["w", "k"])
+
+
+@given(cuts=batches, settled=st.lists(st.booleans(), min_size=5, max_size=5))
+def test_windows_of_windows_are_those_of_all_closed_groups(
+    cuts: list[list[dict[str, Any]]], settled: list[bool]
+) -> None:
+    def pipeline(frame: Any) -> Any:
+        return (
+            frame.pipe(ub.with_watermark, "t", "2h")
+            .group_by_dynamic("t", every="5m", group_by="k")
+            .agg(pl.len().alias("rows"))
+            .group_by_dynamic("t", every="15m")
+            .agg(pl.col("rows").sum().alias("total"), pl.col("k").n_unique().alias("keys"))
+        )
+
+    story = Story(pipeline, SCHEMA)
+    for i, cut in enumerate(cuts):
+        story.add(cut).batch()
+        if settled[i]:
+            story.run()
+    expected = evaluate(story._plan, {"feed0": frame_of(cuts)}).collect()
+    same_rows(story.end().answer(), expected, key=["t"])
+
+
+@pytest.mark.parametrize("mode", ["append", "update"])
+def test_an_append_group_comes_once_and_never_before_it_is_final(mode: Any) -> None:
+    def pipeline(frame: Any) -> Any:
+        return frame.with_watermark("t", "5m").group_by_dynamic("t", every="10m").agg(pl.len().alias("rows"))
+
+    story = Story(pipeline, {"t": pl.Datetime("us")}, mode=mode)
+    at = [{"t": START + timedelta(minutes=m)} for m in (1, 9, 14, 15, 31, 2)]
+    story.add(at[:3]).run()
+    story.expect([] if mode == "append" else [(START, 2), (START + timedelta(minutes=10), 1)], key=["t"])
+    story.add(at[3:4]).run()  # watermark 00:10: the first window closes in a batch without data
+    first = [(START, 2)]
+    story.expect(first if mode == "append" else [*first, (START + timedelta(minutes=10), 2)], key=["t"])
+    story.add(at[4:]).run()  # the row at 00:02 is late: its window closed
+    assert story.late == 1
+    assert story.answer().filter(pl.col("t") == START)["rows"].to_list() == [2]

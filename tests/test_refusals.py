@@ -1,0 +1,204 @@
+"""What cannot be kept up to date is refused early, with a sentence that says why and what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import unbounded as ub
+from unbounded.refusals import REFUSED
+
+SCHEMA: dict[str, Any] = {"k": pl.String, "v": pl.Int64, "t": pl.Datetime("us"), "tags": pl.List(pl.String)}
+
+
+def frame() -> Any:
+    """A frame without its type, for what a type checker would refuse first."""
+    return ub.scan_memory(ub.MemorySource(SCHEMA))
+
+
+def windows(f: ub.StreamFrame) -> ub.StreamFrame:
+    return f.with_watermark("t", "1h").group_by_dynamic("t", every="5m", group_by="k").agg(pl.len())
+
+
+Case = tuple[Callable[[], Any], str]
+
+WRITTEN: dict[str, Case] = {
+    "collect": (
+        lambda: frame().collect(),
+        r"collect\(\) cannot be kept up to date because the table never ends.*snapshot\(\)",
+    ),
+    "select mixes": (lambda: frame().select("k", pl.col("v").sum()), r"'k' beside 'v'.*aggregate in one frame"),
+    "select of literals": (lambda: frame().select(pl.lit(1)), r"literals alone.*with_columns"),
+    "over": (lambda: frame().with_columns(pl.col("v").sum().over("k")), r"over.*group_by"),
+    "shift": (lambda: frame().with_columns(pl.col("v").shift()), r"shift"),
+    "aggregate in filter": (lambda: frame().filter(pl.col("v") > pl.col("v").mean()), r"mean.*group_by"),
+    "fill_null strategy": (lambda: frame().fill_null(strategy="forward"), r"other rows.*fill_null\(value\)"),
+    "group_by keeps order": (lambda: frame().group_by("k", maintain_order=True), r"sort the answer"),
+    "group_by an aggregate": (lambda: frame().group_by(pl.col("v").cum_sum()), r"cum_sum"),
+    "list in agg": (lambda: frame().group_by("k").agg("v"), r"'?v'?.*"),
+    "not built aggregates, all at once": (
+        lambda: frame().group_by("k").agg(pl.col("v").median(), pl.col("v").quantile(0.5).alias("q")),
+        r"(?s)median.*quantile",
+    ),
+    "join of streams": (lambda: frame().join(frame(), on="k"), r"two streams.*bounded pl.LazyFrame"),
+    "right join": (
+        lambda: frame().join(pl.DataFrame({"k": ["a"]}), on="k", how="right"),
+        r'"right".*how="inner"|how=.right.',
+    ),
+    "join on an expression": (
+        lambda: frame().join(pl.DataFrame({"k": ["a"]}), on=pl.col("k").str.to_uppercase()),
+        r"names of columns",
+    ),
+    "watermark on text": (lambda: frame().with_watermark("k", "1h"), r"String.*str.to_datetime\(\)"),
+    "watermark on no column": (lambda: frame().with_watermark("time", "1h"), r"no such column.*k, v, t, tags"),
+    "watermark of months": (lambda: frame().with_watermark("t", "1mo"), r"months.*no fixed length"),
+    "watermark below zero": (lambda: frame().with_watermark("t", timedelta(seconds=-1)), r"cannot be negative"),
+    "watermark nonsense": (lambda: frame().with_watermark("t", "soon"), r"'soon'.*no duration"),
+    "two watermarks": (
+        lambda: frame().with_watermark("t", "1h").with_watermark("t", "2h"),
+        r"already has a watermark on 't' with a delay of 3600000 ms",
+    ),
+    "window on text": (lambda: frame().group_by_dynamic("k", every="5m"), r"String.*Datetime or Date"),
+    "window start_by": (lambda: frame().group_by_dynamic("t", every="5m", start_by="datapoint"), r"start_by"),
+    "window datapoint": (lambda: frame().group_by_dynamic("t", every="5m", label="datapoint"), r"min\(\) in agg"),
+    "window of no length": (lambda: frame().group_by_dynamic("t", every="0s"), r"above zero"),
+    "concat with bounded": (lambda: ub.concat([frame(), frame().clear()]), r"bounded frame.*not built"),
+    "trigger text": (
+        lambda: frame().sink_memory(trigger="5s"),
+        r"trigger=ub.processing_time\('5s'\)",
+    ),
+    "trigger not called": (lambda: frame().sink_memory(trigger=ub.available_now), r"called"),
+    "option typo": (
+        lambda: frame().sink_parquet("out", chekpoint="c"),
+        r"no option 'chekpoint'; did you mean 'checkpoint'",
+    ),
+    "sink option typo": (lambda: frame().sink_memory(output_mod="update"), r"did you mean 'output_mode'"),
+    "no checkpoint": (lambda: frame().sink_parquet("out"), r'checkpoint="ckpt/<name>"'),
+    "unknown home": (lambda: frame().sink_memory(state="disk"), r"state='memory'"),
+    "foreach_batch of no function": (lambda: frame().foreach_batch(lambda rows: None), r"rows"),
+}
+
+
+@pytest.mark.parametrize("case", WRITTEN, ids=list(WRITTEN))
+def test_what_cannot_be_written_is_refused_where_it_is_written(case: str) -> None:
+    write, sentence = WRITTEN[case]
+    with pytest.raises(ub.PlanError, match=sentence):
+        write()
+
+
+MODES: dict[str, tuple[Callable[[], ub.StreamFrame], Any, str]] = {
+    "rows in complete": (frame, "complete", r'every row that ever came.*output_mode="append"'),
+    "groups in append": (lambda: frame().group_by("k").len(), "append", r"groups by 'k' never close.*with_watermark"),
+    "global in append": (lambda: frame().select(pl.len()), "append", r'global aggregate.*"update" or "complete"'),
+    "watermark not in the key": (
+        lambda: frame().with_watermark("t", "1h").group_by("k").len(),
+        "append",
+        r"groups by 'k' never close",
+    ),
+    "watermark lost on the way": (
+        lambda: frame().with_watermark("t", "1h").with_columns(pl.col("t").dt.offset_by("1h")).group_by("t").len(),
+        "append",
+        r"never close",
+    ),
+    "groups of groups in update": (
+        lambda: windows(frame()).group_by("k").agg(pl.col("len").sum()),
+        "update",
+        r'each version of a group.*output_mode="append"',
+    ),
+    "groups of groups in complete": (
+        lambda: windows(frame()).group_by("k").agg(pl.col("len").sum()),
+        "complete",
+        r"each version of a group",
+    ),
+    "update drops the key": (lambda: frame().group_by("k").len().select("len"), "update", r"key column 'k'.*rename"),
+    "concat of groups in update": (
+        lambda: ub.concat([frame().group_by("k").len(), frame().group_by("k").len()]),
+        "update",
+        r"no key of its own|two sources",
+    ),
+    "two sources of one name": (
+        lambda: ub.concat([frame(), frame()]),
+        "append",
+        r"two sources are named 'memory'.*name=",
+    ),
+    "unknown mode": (frame, "upsert", r"'append', 'update' or 'complete'"),
+}
+
+
+@pytest.mark.parametrize("case", MODES, ids=list(MODES))
+def test_a_mode_that_a_plan_cannot_keep_is_refused_at_the_start(case: str) -> None:
+    make, mode, sentence = MODES[case]
+    with pytest.raises(ub.PlanError, match=sentence):
+        make().sink_memory(output_mode=mode)
+
+
+def test_all_reasons_come_at_once() -> None:
+    both = ub.concat([frame(), frame()])
+    with pytest.raises(ub.PlanError, match=r"(?s)two sources.*never close"):
+        both.group_by("k").len().sink_memory()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refused_verb_says_because_and_instead(name: str) -> None:
+    with pytest.raises(ub.UnsupportedOperationError, match=rf"{name}\(\) cannot .* because .+\. Instead: .+"):
+        getattr(frame(), name)()
+
+
+def test_every_name_of_a_lazyframe_exists() -> None:
+    names = [name for name in dir(pl.LazyFrame) if not name.startswith("_") and name != "ub"]
+    assert len(names) >= 86
+    assert [name for name in names if not hasattr(ub.StreamFrame, name)] == []
+
+
+def test_polars_own_errors_come_untouched_and_at_the_line_that_made_them() -> None:
+    with pytest.raises(pl.exceptions.ColumnNotFoundError, match="nope"):
+        frame().filter(pl.col("nope") > 1)
+
+
+def test_a_lost_checkpoint_is_not_a_first_run(tmp_path: Path) -> None:
+    feed = ub.MemorySource(SCHEMA)
+    feed.add([{"k": "a", "v": 1, "t": None, "tags": None}])
+    options: Any = {"checkpoint": tmp_path / "ckpt", "trigger": ub.available_now()}
+    ub.scan_memory(feed).sink_parquet(tmp_path / "out", **options)
+    (tmp_path / "ckpt" / "metadata").unlink()
+    with pytest.raises(ub.CheckpointError, match="no metadata"):
+        ub.scan_memory(feed).sink_parquet(tmp_path / "out", **options)
+
+
+CHANGED: dict[str, tuple[Callable[[ub.StreamFrame], ub.StreamFrame], str]] = {
+    "a key": (lambda f: f.group_by("k", "v").agg(pl.col("v").sum().alias("s")), r"keys\.v: .* is new"),
+    "a key's expression": (
+        lambda f: f.group_by(pl.col("k").str.to_uppercase()).agg(pl.col("v").sum().alias("s")),
+        r"keys\.k",
+    ),
+    "an aggregate": (lambda f: f.group_by("k").agg(pl.col("v").max().alias("s")), r"state"),
+    "an aggregate's input": (lambda f: f.group_by("k").agg((pl.col("v") * 2).sum().alias("s")), r"state"),
+}
+
+
+@pytest.mark.parametrize("case", CHANGED, ids=list(CHANGED))
+def test_a_changed_query_is_refused_with_the_difference_and_the_ways_out(case: str, tmp_path: Path) -> None:
+    change, difference = CHANGED[case]
+    feed = ub.MemorySource(SCHEMA)
+    feed.add([{"k": "a", "v": 1, "t": None, "tags": None}])
+    options: Any = {"checkpoint": tmp_path / "ckpt", "output_mode": "update", "trigger": ub.available_now()}
+    first = ub.scan_memory(feed).group_by("k").agg(pl.col("v").sum().alias("s"))
+    first.sink_parquet(tmp_path / "out", **options)
+    with pytest.raises(ub.CheckpointError, match=rf"(?s)different query:.*{difference}.*ub\.reset"):
+        change(ub.scan_memory(feed)).sink_parquet(tmp_path / "out", **options)
+
+
+def test_row_wise_steps_may_change_over_a_restart(tmp_path: Path) -> None:
+    feed = ub.MemorySource({"k": pl.String, "v": pl.Int64})
+    feed.add([{"k": "a", "v": 1}, {"k": "b", "v": -5}])
+    options: Any = {"checkpoint": tmp_path / "ckpt", "output_mode": "update", "trigger": ub.available_now()}
+    ub.scan_memory(feed).group_by("k").agg(pl.col("v").sum()).sink_parquet(tmp_path / "out", **options)
+    feed.add([{"k": "a", "v": 10}, {"k": "a", "v": -100}])
+    second = ub.scan_memory(feed).filter(pl.col("v") > 0).group_by("k").agg(pl.col("v").sum())
+    second.sink_parquet(tmp_path / "out", **options)
+    assert ub.read_sink(tmp_path / "out").collect().sort("k").rows() == [("a", 11), ("b", -5)]

@@ -1,0 +1,474 @@
+"""Does the home in memory remember exactly, at the cost of the batch, and through every failure?"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tests.contracts.state_contract import KEYS, RETAIN, Model, Operation, StateContract, Story, content, spec_of
+from unbounded.errors import CheckpointError, CorruptRecordError, PlanError
+from unbounded.state import Home, StateRef, Table, TableSpec
+from unbounded.state.memory import MemoryHome
+from unbounded.state.slots import Rows
+from unbounded.state.table import SlotTable
+from unbounded.storage import LocalStorage, Lock, Record, Storage
+
+COUNT = TableSpec(
+    pl.Schema({"k": pl.Int64()}),
+    pl.Schema({"n": pl.Int64(), "until": pl.Int64()}),
+    (pl.col("n").sum(), pl.col("until").max()),
+    "until",
+)
+NAME = pl.Schema({"name": pl.String()})
+SEEN = pl.Schema({"file": pl.String()})
+
+
+def count(keys: Iterable[int], until: int | None = None) -> pl.DataFrame:
+    """Rows of COUNT that count each key once."""
+    return pl.DataFrame({"k": list(keys)}, schema={"k": pl.Int64}).with_columns(
+        n=pl.lit(1, pl.Int64), until=pl.lit(until, pl.Int64)
+    )
+
+
+# ----------------------------------------------------------------------------------------- places
+class Stop(OSError):
+    """The disk failed, or the process died."""
+
+
+@dataclass
+class Shelf:
+    """A storage in a dict. `before` and `after` each put and removal of a file a test may step in."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    before: Callable[[str], None] = lambda _: None
+    after: Callable[[str], None] = lambda _: None
+    url: str = "shelf"
+
+    def put(self, name: str, data: bytes) -> None:
+        self.before(name)
+        if name in self.files:
+            raise FileExistsError(name)
+        self.files[name] = data
+        self.after(name)
+
+    def read(self, name: str) -> bytes:
+        if name not in self.files:
+            raise FileNotFoundError(name)
+        return self.files[name]
+
+    def names(self, folder: str) -> list[str]:
+        return sorted(name.split("/")[1] for name in self.files if name.startswith(f"{folder}/"))
+
+    def remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.before(name)
+            self.files.pop(name, None)
+            self.after(name)
+
+    def settle(self, folder: str) -> None:
+        return
+
+    def lock(self, owner: Record) -> Lock:
+        raise NotImplementedError
+
+
+def counting(storage: Storage, ref: StateRef | None = None, **options: int) -> tuple[Home, Table]:
+    """A home with one table of COUNT, restored; small files unless said otherwise."""
+    home = MemoryHome(storage, **{"retain": RETAIN, "fan": 2, "segment": 4, **options})
+    table = home.table("count", COUNT)
+    home.restore(ref)
+    return home, table
+
+
+# --------------------------------------------------------------------------------------- contract
+class TestMemoryHome(StateContract):
+    """With so small a fan and segment, levels and base are rewritten all the time."""
+
+    def open(self, place: Path) -> Home:
+        return MemoryHome(LocalStorage(str(place)), retain=RETAIN, fan=2, segment=4)
+
+
+class TestMemoryHomeWithOneHash(StateContract):
+    """Every key has the same hash, so only the comparison of keys tells them apart."""
+
+    examples = 4
+
+    @pytest.fixture(autouse=True)
+    def one_hash(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def same(keys: list[pl.Series], height: int, seed: int) -> np.ndarray[Any, Any]:
+            return np.full(height, 0xFFFF_FFFF_0000_0001, np.uint64)
+
+        monkeypatch.setattr("unbounded.state.table.hash_rows", same)
+
+    def open(self, place: Path) -> Home:
+        return MemoryHome(LocalStorage(str(place)), retain=RETAIN, fan=3, segment=8)
+
+
+# ------------------------------------------------------------------------------------------ table
+def _random_rows(kind: str, generator: random.Random, keys: int, height: int) -> pl.DataFrame:
+    """Rows of `spec_of` with many more keys than the contract has."""
+    numbers = [generator.randrange(keys) for _ in range(height)]
+    made = {"int64": numbers, "string": [f"a key that is too long for its view {number}" for number in numbers]}
+    return pl.DataFrame(
+        {
+            "k": made[kind],
+            "n": numbers,
+            "x": [number / 2 for number in numbers],
+            "flag": [None if number % 3 == 0 else number % 2 == 0 for number in numbers],
+            "first": [f"a value that is too long for its view {number}" for number in numbers],
+            "last": [[number % 100, None] for number in numbers],
+            "most": [None] * height,
+            "until": [generator.choice([None, number % 50, 1000]) for number in numbers],
+        },
+        schema=KEYS[kind].schema | dict(spec_of(KEYS[kind]).values),
+    )
+
+
+@pytest.mark.parametrize("kind", ["int64", "string"])
+def test_a_table_that_grows_and_shrinks_stays_exact(kind: str) -> None:
+    generator = random.Random(7)
+    table, model = SlotTable("table", spec_of(KEYS[kind])), Model.of(spec_of(KEYS[kind]))
+    for step in range(60):
+        rows = _random_rows(kind, generator, keys=4000, height=generator.choice([5, 100, 900]))
+        verb = generator.choice(["merge", "merge", "insert", "remove", "expire"])
+        if verb == "remove":
+            table.remove(rows.select("k"))
+            model.remove(rows.select("k"))
+        elif verb == "expire":
+            assert content(table.expire(step)) == content(model.expire(step))
+        else:
+            assert content(getattr(table, verb)(rows)) == content(getattr(model, verb)(rows))
+    assert content(table.scan()) == content(model.rows)
+
+
+def test_overwritten_values_and_promises_do_not_pile_up() -> None:
+    rows = _random_rows("string", random.Random(1), keys=10**6, height=100)
+    table = SlotTable("table", spec_of(KEYS["string"]))
+    table.merge(rows)
+    for step in range(40):
+        table.merge(rows.with_columns(until=pl.lit(10**6 - step, pl.Int64)))
+    grown = table.nbytes
+    for step in range(400):
+        table.merge(rows.with_columns(until=pl.lit(10**6 - 1000 - step, pl.Int64)))
+    assert table.nbytes < 4 * grown
+
+
+def test_slots_of_rows_that_went_are_used_again() -> None:
+    table = SlotTable("count", COUNT)
+    for step in range(200):
+        table.merge(count(range(10 * step, 10 * step + 10), until=step))
+        assert table.expire(step - 2).height == (10 if step >= 2 else 0)
+    assert len(table) == 20
+    assert table.size == 30
+
+
+def test_a_string_does_not_keep_the_batch_it_came_with() -> None:
+    batch = pl.Series("name", [f"a name that is too long for its view {number}" for number in range(10_000)])
+    rows = Rows(NAME)
+    rows.resize(2)
+    rows.put(np.array([0, 1]), [batch[[0, 9_999]]])
+    (kept,) = rows.take(np.array([0, 1]))
+    assert kept.to_list() == batch[[0, 9_999]].to_list()
+    assert sum(buffer.size for buffer in kept.to_arrow().buffers() if buffer is not None) < 1_000
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (TableSpec(pl.Schema(), pl.Schema(), (), None), "columns"),
+        (TableSpec(NAME, NAME, (pl.col("name").first(),), None), "different names"),
+        (TableSpec(COUNT.key, COUNT.values, COUNT.merge, "k"), "Int64 among its values"),
+        (TableSpec(COUNT.key, COUNT.values, (pl.col("n").mean(), pl.col("until").max()), None), "cast the merge"),
+        (TableSpec(pl.Schema({"k": pl.Object()}), COUNT.values, COUNT.merge, None), "Python objects"),
+    ],
+)
+def test_a_spec_that_cannot_be_kept_is_refused_when_declared(spec: TableSpec, words: str) -> None:
+    with pytest.raises(PlanError, match=f"'wrong'.*{words}"):
+        MemoryHome(Shelf()).table("wrong", spec)
+
+
+def test_rows_of_another_type_and_names_declared_twice_are_refused() -> None:
+    home = MemoryHome(Shelf())
+    table, log = home.table("count", COUNT), home.log("seen", SEEN)
+    with pytest.raises(PlanError, match=r"'count'.*Int64.*Int32"):
+        table.merge(count([1]).cast({"n": pl.Int32}))
+    with pytest.raises(PlanError, match=r"'seen'.*file.*name"):
+        log.append(pl.DataFrame({"name": ["a"]}))
+    with pytest.raises(PlanError, match="'count' is declared twice"):
+        home.log("count", SEEN)
+
+
+# ------------------------------------------------------------------------------------------ files
+def test_the_bytes_of_a_commit_do_not_grow_with_the_state() -> None:
+    sizes = []
+    for state in (100, 30_000):
+        shelf = Shelf()
+        home, table = counting(shelf, fan=16, segment=1024)
+        for version in range(40):
+            table.merge(count(range(version * state // 40, (version + 1) * state // 40)))
+            home.commit(version, "a")
+            home.tidy(version)
+        table.merge(count(range(5)))
+        sizes.append(len(shelf.files[str(home.commit(40, "a")["name"])]))
+    assert sizes[1] < 1.2 * sizes[0]
+
+
+def test_rows_of_the_base_are_copied_no_more_often_than_rows_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[int] = []
+    part = SlotTable.part
+
+    def noted(table: SlotTable, low: int, high: int) -> Any:
+        copied.append(high - low)
+        return part(table, low, high)
+
+    monkeypatch.setattr(SlotTable, "part", noted)
+    home, table = counting(Shelf(), segment=64)
+    changed = 0
+    for version in range(300):
+        changed += table.merge(count(range(version, version + version % 20))).height
+        home.commit(version, "a")
+        home.tidy(version)
+        assert sum(copied) <= changed
+    assert sum(copied) > changed / 2
+
+
+def test_files_stay_in_proportion_to_the_live_rows() -> None:
+    shelf = Shelf()
+    home, table = counting(shelf, fan=4, segment=256)
+    generator = random.Random(3)
+    table.merge(count(range(2_000)))
+    sizes = []
+    for version in range(600):
+        table.merge(count({generator.randrange(2_000) for _ in range(50)}))
+        home.commit(version, "a")
+        home.tidy(version)
+        sizes.append((len(shelf.files), sum(len(content) for content in shelf.files.values())))
+    files, size = max(sizes[300:])
+    assert files < 60  # 8 segments, 3 runs in each of 4 levels, deltas, and what retained versions need of older ones
+    assert size < 12 * table.scan().estimated_size()
+
+
+def test_nothing_is_left_of_versions_that_are_not_retained() -> None:
+    shelf = Shelf()
+    home, table = counting(shelf)
+    for version in range(20):
+        table.merge(count([version % 3]))
+        ref = home.commit(version, "orphan")
+        home, table = counting(shelf, ref)
+        home.commit(version, "again")
+        home.tidy(version)
+    shelf.put("runs/notes.txt", b"not ours")
+    for version in range(20, 60):
+        table.merge(count([version % 3]))
+        home.commit(version, "a")
+        home.tidy(version)
+    assert "runs/notes.txt" in shelf.files
+    assert not [name for name in shelf.files if "orphan" in name or "again" in name]
+
+
+def test_without_tidy_every_commit_can_be_restored() -> None:
+    shelf = Shelf()
+    home, table = counting(shelf)
+    past = []
+    for version in range(30):
+        table.merge(count(range(version % 7), until=version + 3))
+        table.expire(version)
+        past.append((home.commit(version, "a"), content(table.scan())))
+    for ref, rows in past:
+        assert content(counting(shelf, ref)[1].scan()) == rows
+
+
+def test_commits_in_the_midst_of_tidy_are_not_disturbed() -> None:
+    """The query goes on while tidy writes: here after each of its puts, which is where another thread could."""
+    shelf = Shelf()
+    home, table = counting(shelf)
+    generator, past = random.Random(5), []
+
+    def go_on(name: str) -> None:
+        if name.startswith("runs/") and len(past) < 300:
+            batch()
+
+    def batch() -> None:
+        table.merge(count([generator.randrange(20) for _ in range(5)], until=len(past) + 4))
+        table.expire(len(past))
+        table.remove(count([generator.randrange(20)]).select("k"))
+        past.append((home.commit(len(past), "a"), content(table.scan())))
+
+    shelf.after = go_on
+    while len(past) < 300:
+        batch()
+        home.tidy(len(past) - 1)
+        for ref, rows in past[-RETAIN:]:
+            assert content(counting(Shelf(shelf.files), ref)[1].scan()) == rows
+
+
+def test_a_log_is_restored_in_order_and_read_file_by_file() -> None:
+    shelf = Shelf()
+    home = MemoryHome(shelf, fan=3, segment=16)
+    log = home.log("seen", SEEN)
+    home.restore(None)
+    for version in range(50):
+        log.append(pl.DataFrame({"file": [f"{version}-{place}" for place in range(version % 5)]}, schema=SEEN))
+        ref = home.commit(version, "a")
+        home.tidy(version)
+    again = MemoryHome(shelf)
+    restored = again.log("seen", SEEN)
+    again.restore(ref)
+    frames = list(restored.restored())
+    assert pl.concat(frames)["file"].to_list() == [f"{v}-{place}" for v in range(50) for place in range(v % 5)]
+    assert 1 < len(frames) < 25
+    assert list(restored.restored()) == []
+
+
+def test_columns_may_come_in_another_order_after_a_restart() -> None:
+    shelf = Shelf()
+    home, table = counting(shelf)
+    expected = Model.of(COUNT)
+    ref: StateRef | None = None
+    for version in range(12):
+        rows = count([version % 5, version % 3])
+        expected.merge(rows)
+        table.merge(rows.select(table.scan().columns))
+        ref = home.commit(version, "a")
+        home.tidy(version)
+        values = pl.Schema(dict(reversed(table.spec.values.items())))
+        home = MemoryHome(shelf, retain=RETAIN, fan=2, segment=4)
+        table = home.table("count", TableSpec(COUNT.key, values, tuple(reversed(table.spec.merge)), "until"))
+        home.restore(ref)
+        assert content(table.scan().select("k", "n", "until")) == content(expected.rows)
+
+
+# --------------------------------------------------------------------------------------- failures
+_HISTORY: list[Operation] = [
+    operation
+    for number in range(12)
+    for operation in (
+        ("merge", [(number + place, number - place, 2 * number) for place in range(4)]),
+        ("insert", [(number % 7, number, None)]),
+        ("expire", number),
+        ("remove", [number % 5]),
+        ("append", [(0, number, None)]),
+        ("commit",),
+        ("tidy",),
+    )
+]
+
+
+class ShelfContract(StateContract):
+    """Homes over one shelf."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self.shelf = shelf
+
+    def open(self, place: Path) -> Home:
+        return MemoryHome(self.shelf, retain=RETAIN, fan=2, segment=4)
+
+
+def _acts() -> list[str]:
+    """The files that the history puts and removes, in order."""
+    acts: list[str] = []
+    Story(ShelfContract(Shelf(before=acts.append)), Path(), KEYS["struct"]).run(_HISTORY)
+    return acts
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_whichever_put_or_removal_fails_the_last_commit_can_be_restored(moment: str) -> None:
+    acts = _acts()
+    assert len(acts) > 60
+    for fatal in range(len(acts)):
+        shelf, seen = Shelf(), 0
+
+        def fail(_: str, fatal: int = fatal) -> None:
+            nonlocal seen
+            seen += 1
+            if seen - 1 == fatal:
+                raise Stop
+
+        setattr(shelf, moment, fail)
+        story = Story(ShelfContract(shelf), Path(), KEYS["struct"])
+        for operation in _HISTORY:
+            try:
+                story.do(*operation)
+            except Stop:
+                story.open()
+        story.do("crash")
+        assert seen > fatal
+
+
+def test_a_failed_tidy_can_be_repeated_by_the_same_home() -> None:
+    shelf = Shelf()
+    story = Story(ShelfContract(shelf), Path(), KEYS["integer and string"])
+    failures = 0
+
+    def fail(name: str) -> None:
+        nonlocal failures
+        failures += 1
+        if name.startswith("runs/") and failures % 3:
+            raise Stop
+
+    shelf.before = fail
+    for operation in _HISTORY * 3:
+        try:
+            story.do(*operation)
+        except Stop:
+            assert operation == ("tidy",)
+    story.run([])
+    assert failures > 30
+
+
+def _damaged(content: bytes, generator: random.Random) -> dict[str, bytes | None]:
+    place = generator.randrange(len(content))
+    flipped = bytearray(content)
+    flipped[place] ^= 1 << generator.randrange(8)
+    return {
+        "one bit flipped": bytes(flipped),
+        "cut short": content[:place],
+        "emptied": b"",
+        "lengthened": content + b"\0",
+        "deleted": None,
+    }
+
+
+def test_any_damage_of_any_file_is_an_error_that_names_it_or_changes_nothing() -> None:
+    shelf = Shelf()
+    story = Story(ShelfContract(shelf), Path(), KEYS["integer and string"])
+    for operation in _HISTORY:
+        story.do(*operation)
+    story.do("commit")
+    generator, named = random.Random(11), set()
+    for name, content_ in list(shelf.files.items()):
+        others = {f"swapped for {other}": data for other, data in shelf.files.items() if other != name}
+        for how, damaged in (_damaged(content_, generator) | others).items():
+            if damaged is None:
+                del shelf.files[name]
+            else:
+                shelf.files[name] = damaged
+            try:
+                story.open()
+            except CheckpointError as error:
+                assert name in str(error), how
+                assert isinstance(error, CorruptRecordError) or how == "deleted"
+                named.add(name)
+            shelf.files[name] = content_
+    needed = {name for name in shelf.files if name.startswith("runs/")}
+    assert len(named) >= 8
+    assert named & needed
+
+
+def test_a_commit_that_failed_can_be_tried_again_under_another_name() -> None:
+    shelf = Shelf()
+    home, table = counting(shelf)
+    table.merge(count([1, 2]))
+    home.commit(0, "a")
+    table.merge(count([2, 3]))
+    with pytest.raises(FileExistsError):
+        home.commit(0, "a")
+    ref = home.commit(1, "b")
+    assert content(counting(shelf, ref)[1].scan()) == content(pl.DataFrame({"k": [1, 2, 3], "n": [1, 2, 1], "u": None}))

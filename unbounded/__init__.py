@@ -1,0 +1,71 @@
+"""A query described once over tables that keep growing, and its answer kept up to date."""
+
+from unbounded.checkpoint import reset
+from unbounded.connectors import Counts, Identity, Mode, Remembers, Sink, Source, Tidies, Verifies
+from unbounded.errors import (
+    CheckpointError,
+    ConnectorError,
+    PlanError,
+    UnboundedError,
+    UnsupportedOperationError,
+)
+from unbounded.frame import StreamFrame, StreamGroupBy
+from unbounded.manager import QueryStatus, StreamingQuery, StreamingQueryManager, streams
+from unbounded.progress import Listener, Progress
+from unbounded.scan import (
+    infer_schema,
+    scan,
+    scan_csv,
+    scan_ipc,
+    scan_memory,
+    scan_ndjson,
+    scan_parquet,
+    scan_rate,
+)
+from unbounded.sinks.reading import read_sink, verify
+from unbounded.sources.memory import MemorySource
+from unbounded.trigger import Trigger, available_now, once, processing_time
+from unbounded.unified import FrameT, concat, with_watermark
+
+__all__ = [
+    "CheckpointError",
+    "ConnectorError",
+    "Counts",
+    "FrameT",
+    "Identity",
+    "Listener",
+    "MemorySource",
+    "Mode",
+    "PlanError",
+    "Progress",
+    "QueryStatus",
+    "Remembers",
+    "Sink",
+    "Source",
+    "StreamFrame",
+    "StreamGroupBy",
+    "StreamingQuery",
+    "StreamingQueryManager",
+    "Tidies",
+    "Trigger",
+    "UnboundedError",
+    "UnsupportedOperationError",
+    "Verifies",
+    "available_now",
+    "concat",
+    "infer_schema",
+    "once",
+    "processing_time",
+    "read_sink",
+    "reset",
+    "scan",
+    "scan_csv",
+    "scan_ipc",
+    "scan_memory",
+    "scan_ndjson",
+    "scan_parquet",
+    "scan_rate",
+    "streams",
+    "verify",
+    "with_watermark",
+]

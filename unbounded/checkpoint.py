@@ -1,0 +1,225 @@
+"""What survives a crash: intents, commits, the lock, and what the query was.
+
+    metadata            the query's id and what a restart compares (`Flow.pinned`)
+    offsets/<batch>     the intent: what batch will read, and the watermarks it decides by
+    state/...           what operators and sources remember (written by the home of the state)
+    commits/<batch>     the batch happened; refers to the digests of everything above
+    lock                held while a process runs the query
+
+A batch happened if and only if its commit exists, or its sink says so: then the commit is rebuilt
+from the sink's receipt.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from unbounded.connectors import Offset
+from unbounded.errors import CheckpointError, ConcurrentQueryError, QueryChangedError
+from unbounded.state import StateRef
+from unbounded.storage import Lock, Storage, decode, digest, encode, open_storage
+
+__all__ = ["RETAIN", "Checkpoint", "Commit", "Intent", "reset"]
+
+RETAIN = 100
+"""Batches whose records and state stay readable."""
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What a batch will do, fixed before it starts, so that it does the same when run again.
+
+    `offsets` holds the sources with new rows only. `late` and `watermark` are epoch milliseconds;
+    `final` says that the input was declared ended.
+    """
+
+    batch: int
+    offsets: Mapping[str, Offset]
+    late: int | None
+    watermark: int | None
+    time: str
+    final: bool = False
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What is true after a batch: all the next one builds on."""
+
+    batch: int
+    attempt: str
+    intent: str
+    """Digest of the intent's record."""
+    positions: Mapping[str, Offset]
+    """The last offset per source name, of sources that need it handed back."""
+    watermarks: Mapping[str, int]
+    """Per watermark name: newest event time seen, less the delay."""
+    watermark: int | None
+    """By which the batch evicted; the next one judges lateness by it."""
+    state: StateRef | None
+    time: str
+    final: bool
+
+
+class Checkpoint:
+    """The records of one query in one folder, open for one run."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._lock: Lock | None = None
+        self.id = ""
+        self.last: Commit | None = None
+        self.pending: Intent | None = None
+
+    @property
+    def url(self) -> str:
+        return self._storage.url
+
+    def open(self, run_id: str, name: str | None, pinned: Mapping[str, Any]) -> None:
+        """Take the lock, read what is there, and refuse a query that does not fit it.
+
+        Afterwards `id`, `last` (the newest commit, None before the first batch) and `pending` (an intent
+        without a commit) are set.
+        """
+        self._lock = self._storage.lock(_owner(run_id, name))
+        for folder in ("", "offsets", "commits", "state"):
+            self._storage.settle(folder)
+        commits, offsets = self._numbers("commits"), self._numbers("offsets")
+        self._read_metadata(pinned, fresh=not commits and not offsets)
+        gaps = [n for n in range(commits[0], commits[-1]) if n not in set(commits)] if commits else []
+        if gaps:
+            raise CheckpointError(
+                f"{self.url}/commits has no record of batch {gaps[0]}, though later ones are there. Restore the file "
+                "from a backup, or start with a new checkpoint and a new output path"
+            )
+        self.last = self._read_commit(commits[-1]) if commits else None
+        after = self.next_batch
+        self.pending = self._read_intent(after) if after in offsets else None
+
+    @property
+    def next_batch(self) -> int:
+        return 0 if self.last is None else self.last.batch + 1
+
+    def intend(self, intent: Intent) -> str:
+        """Write an intent durably and return its digest."""
+        return self._put("offsets", intent.batch, asdict(intent))
+
+    def commit(self, commit: Commit) -> None:
+        """Write a commit durably: now the batch happened."""
+        self._put("commits", commit.batch, asdict(commit))
+        self.last, self.pending = commit, None
+
+    def intent_digest(self, intent: Intent) -> str:
+        """The digest that `intend` gave for this intent."""
+        return digest(encode("offsets", intent.batch, asdict(intent)))
+
+    def tidy(self, committed: int) -> None:
+        """Delete the records of batches that are no longer retained, oldest first."""
+        for folder in ("offsets", "commits"):
+            old = [n for n in self._numbers(folder) if n <= committed - RETAIN]
+            self._storage.remove(f"{folder}/{n:012d}" for n in old)
+
+    def close(self) -> None:
+        """Give the lock back."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _put(self, kind: str, batch: int, record: Mapping[str, Any]) -> str:
+        data = encode(kind, batch, record)
+        try:
+            self._storage.put(f"{kind}/{batch:012d}", data)
+        except FileExistsError:
+            raise ConcurrentQueryError(
+                f"another process wrote {kind} of batch {batch} in {self.url} meanwhile. Nothing of this run was "
+                "committed. Let only one process run a query"
+            ) from None
+        return digest(data)
+
+    def _numbers(self, folder: str) -> list[int]:
+        return sorted(int(name) for name in self._storage.names(folder) if name.isdigit())
+
+    def _read(self, kind: str, batch: int) -> dict[str, Any]:
+        name = f"{kind}/{batch:012d}"
+        return decode(self._storage.read(name), kind, batch, f"{self.url}/{name}")[0]
+
+    def _read_intent(self, batch: int) -> Intent:
+        return Intent(**self._read("offsets", batch))
+
+    def _read_commit(self, batch: int) -> Commit:
+        return Commit(**self._read("commits", batch))
+
+    def _read_metadata(self, pinned: Mapping[str, Any], *, fresh: bool) -> None:
+        try:
+            data = self._storage.read("metadata")
+        except FileNotFoundError:
+            if not fresh:
+                raise CheckpointError(
+                    f"{self.url} holds batches but no metadata, so it is unknown which query wrote them. Restore the "
+                    "file metadata from a backup, or start with a new checkpoint and a new output path"
+                ) from None
+            self.id = str(uuid.uuid4())
+            self._storage.put("metadata", encode("metadata", 0, {"id": self.id, "pinned": pinned}))
+            return
+        found, _ = decode(data, "metadata", 0, f"{self.url}/metadata")
+        self.id = str(found["id"])
+        differences = _differences(found["pinned"], pinned)
+        if differences:
+            raise QueryChangedError(self.url, differences)
+
+
+def _owner(run_id: str, name: str | None) -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "user": getpass.getuser() if hasattr(os, "getuid") else "",
+        "run": run_id,
+        "name": name,
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _differences(stored: Any, current: Any, path: str = "") -> list[str]:
+    """Where two JSON values differ, one readable line each."""
+    if isinstance(stored, Mapping) and isinstance(current, Mapping):
+        lines: list[str] = []
+        for name in [*stored, *(name for name in current if name not in stored)]:
+            here = f"{path}.{name}" if path else str(name)
+            if name not in current:
+                lines.append(f"- {here}: {_short(stored[name])} is gone")
+            elif name not in stored:
+                lines.append(f"+ {here}: {_short(current[name])} is new")
+            else:
+                lines += _differences(stored[name], current[name], here)
+        return lines
+    return [] if stored == current else [f"~ {path}: was {_short(stored)}, is {_short(current)}"]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def reset(checkpoint: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> list[str]:
+    """Delete a checkpoint, so that a query starts anew there; returns the names that were deleted.
+
+    The output of the query stays: give the new start another path, or delete the old output too.
+    ConcurrentQueryError while a query runs on it; CheckpointError if the folder is no checkpoint.
+    """
+    storage = open_storage(checkpoint, storage_options)
+    if not storage.names("") or "metadata" not in storage.names(""):
+        raise CheckpointError(f"{storage.url} holds no checkpoint, so nothing was deleted. Check the path")
+    lock = storage.lock(_owner("reset", None))
+    try:
+        names = [f"{folder}/{name}" for folder in ("commits", "state", "offsets") for name in storage.names(folder)]
+        # The metadata go first: without them and with logs left, a start refuses instead of half-continuing.
+        storage.remove(["metadata", *names])
+    finally:
+        lock.release()
+    return ["metadata", *names]

@@ -1,0 +1,123 @@
+"""How long is "5s", "5 seconds" or a timedelta? Fixed lengths for delays, calendar lengths for windows."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+from unbounded.errors import PlanError
+
+__all__ = [
+    "is_calendar",
+    "longest_milliseconds",
+    "milliseconds",
+    "polars_duration",
+    "shortest_milliseconds",
+    "times",
+]
+
+_MICROSECONDS = {
+    "ns": 0.001,
+    "us": 1,
+    "µs": 1,
+    "ms": 1_000,
+    "s": 1_000_000,
+    "m": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+    "w": 604_800_000_000,
+}
+_WORDS = {
+    "nanosecond": "ns",
+    "microsecond": "us",
+    "millisecond": "ms",
+    "second": "s",
+    "sec": "s",
+    "minute": "m",
+    "min": "m",
+    "hour": "h",
+    "day": "d",
+    "week": "w",
+    "month": "mo",
+    "quarter": "q",
+    "year": "y",
+}
+# The longest a calendar unit can be; a day has 25 hours where the clocks go back.
+_LONGEST_DAYS = {"mo": 31, "q": 92, "y": 366}
+_SHORTEST_DAYS = {"mo": 28, "q": 90, "y": 365}
+_CLOCK_CHANGE = 7_200_000  # ms by which a span of days can differ from 24 h each, in any zone
+_PART = re.compile(r"(\d+)\s*(ns|us|µs|ms|mo|s|m|h|d|w|q|y)")
+_SPARK = re.compile(r"(-?\d+)\s*([a-z]+?)s?(?=\s|$)")
+
+
+def _parts(duration: str, what: str) -> list[tuple[int, str]]:
+    text = duration.strip().lower()
+    sign = -1 if text.startswith("-") else 1
+    found = _PART.findall(text)
+    if found and "".join(f"{n}{unit}" for n, unit in found) == text.lstrip("+-").replace(" ", ""):
+        return [(sign * int(n), unit) for n, unit in found]
+    words = _SPARK.findall(text)
+    if words and all(unit in _WORDS for _, unit in words) and _SPARK.sub("", text).strip() == "":
+        return [(int(n), _WORDS[unit]) for n, unit in words]
+    raise PlanError(f'{what} is {duration!r}, which is no duration. Write "10m", "1h30m", "10 minutes" or a timedelta')
+
+
+def milliseconds(duration: str | timedelta, what: str) -> int:
+    """A fixed, non-negative length in milliseconds; `what` names the argument in errors.
+
+    Accepts Polars' grammar ("1h30m"), Spark's ("90 minutes") and `timedelta`. Raises PlanError for
+    anything else, for months, quarters and years (no fixed length) and for negative lengths.
+    """
+    if isinstance(duration, timedelta):
+        total = duration / timedelta(microseconds=1)
+    elif isinstance(duration, str):
+        parts = _parts(duration, what)
+        if any(unit in _LONGEST_DAYS for _, unit in parts):
+            raise PlanError(f'{what} is {duration!r}, and months and years have no fixed length. Write days: "31d"')
+        total = sum(n * _MICROSECONDS[unit] for n, unit in parts)
+    else:
+        raise PlanError(f'{what} is {duration!r}. Write "10m", "10 minutes" or a timedelta')
+    if total < 0:
+        raise PlanError(f"{what} is {duration!r}, and a delay cannot be negative")
+    return -int(-total // 1_000)
+
+
+def polars_duration(duration: str | timedelta, what: str) -> str:
+    """A duration in Polars' grammar, calendar units allowed; "10 minutes" becomes "10m"."""
+    if isinstance(duration, timedelta):
+        microseconds = round(duration / timedelta(microseconds=1))
+        return f"{microseconds}us"
+    parts = _parts(duration, what)
+    sign = "-" if any(n < 0 for n, _ in parts) else ""
+    if sign and any(n > 0 for n, _ in parts):
+        raise PlanError(f"{what} is {duration!r}, which mixes signs. Write one sign for the whole")
+    return sign + "".join(f"{abs(n)}{unit}" for n, unit in parts)
+
+
+def is_calendar(duration: str) -> bool:
+    """Whether a Polars duration depends on the calendar: days, weeks, months, quarters, years."""
+    return any(unit in ("d", "w", *_LONGEST_DAYS) for _, unit in _parts(duration, "the duration"))
+
+
+def times(duration: str, n: int) -> str:
+    """A Polars duration n times, n of either sign; the calendar is respected ("1mo" times 3 is "3mo")."""
+    parts = [(n * count, unit) for count, unit in _parts(duration, "the duration")]
+    sign = "-" if any(count < 0 for count, _ in parts) else ""
+    return sign + "".join(f"{abs(count)}{unit}" for count, unit in parts)
+
+
+def longest_milliseconds(duration: str) -> int:
+    """An upper bound of a Polars duration, for time that must not be forgotten too early."""
+    return _total(duration, _LONGEST_DAYS) + (_CLOCK_CHANGE if is_calendar(duration) else 0)
+
+
+def shortest_milliseconds(duration: str) -> int:
+    """A lower bound of a Polars duration."""
+    return _total(duration, _SHORTEST_DAYS) - (_CLOCK_CHANGE if is_calendar(duration) else 0)
+
+
+def _total(duration: str, days: dict[str, int]) -> int:
+    total = 0.0
+    for n, unit in _parts(duration, "the duration"):
+        total += n * (days[unit] * _MICROSECONDS["d"] if unit in days else _MICROSECONDS[unit])
+    return -int(-total // 1_000)

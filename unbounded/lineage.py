@@ -1,0 +1,154 @@
+"""What becomes of a column on its way to the sink: is it still event time, is it still a key?
+
+A rename keeps what a column is, any other expression loses it, except `dt.truncate` of event time,
+which makes a window of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import singledispatch
+
+import polars as pl
+
+from unbounded.durations import longest_milliseconds
+from unbounded.expressions import passes, truncated
+from unbounded.plan import Aggregate, Concat, Join, Node, Step, Watermark
+from unbounded.windows import LABEL, Window
+
+__all__ = ["Clock", "clocks", "closing", "passing", "table_key"]
+
+
+@dataclass(frozen=True)
+class Clock:
+    """What a column says of event time.
+
+    No row comes any more whose value is v once the watermark, less `behind` milliseconds, has reached
+    v itself, or v plus the Polars duration `lasts` where v is the start of a window.
+    """
+
+    lasts: str | None = None
+    behind: int = 0
+
+    @property
+    def after_aggregate(self) -> Clock:
+        """The same column as a key of an aggregate's output: a row comes out when its group has closed."""
+        return Clock(None, self.behind + (longest_milliseconds(self.lasts) if self.lasts else 0))
+
+
+def passing(step: Step) -> dict[str, str]:
+    """The columns that a row-wise verb leaves as they are: name behind it -> name before it."""
+    before, behind = step.input.schema, step.schema
+    computed = {expr.meta.output_name(): passes(expr) for expr in step.exprs} if step.verb in _COMPUTING else {}
+    match step.verb:
+        case "select":
+            kept: dict[str, str | None] = dict(computed)
+        case "rename":
+            mapping: Mapping[str, str] = step.options["mapping"]
+            kept = {mapping.get(name, name): name for name in before}
+        case "with_columns":
+            kept = {**{name: name for name in before}, **computed}
+        case "fill_null" | "fill_nan":
+            blank = pl.DataFrame(schema=before).clear(1)
+            filled = step.apply(blank.lazy()).collect()
+            kept = {name: name for name in before if filled[name].null_count()}
+        case _:
+            kept = {name: name for name in before}
+    return {name: old for name, old in kept.items() if old is not None and behind.get(name) == before.get(old)}
+
+
+_COMPUTING = ("select", "with_columns")
+
+
+@singledispatch
+def clocks(node: Node) -> dict[str, Clock]:
+    """The columns of a node's output that tell event time, under their names there."""
+    return {}
+
+
+@clocks.register
+def _(node: Watermark) -> dict[str, Clock]:
+    return {**clocks(node.input), node.column: Clock()}
+
+
+@clocks.register
+def _(node: Step) -> dict[str, Clock]:
+    below = clocks(node.input)
+    if not below:
+        return {}
+    kept = {name: below[old] for name, old in passing(node).items() if old in below}
+    windows = {expr.meta.output_name(): _window(expr, below) for expr in node.exprs if node.verb in _COMPUTING}
+    return kept | {name: clock for name, clock in windows.items() if clock is not None}
+
+
+@clocks.register
+def _(node: Join) -> dict[str, Clock]:
+    return clocks(node.left)
+
+
+@clocks.register
+def _(node: Concat) -> dict[str, Clock]:
+    first, *others = [clocks(part) for part in node.parts]
+    shared = {name: [clock, *(other.get(name) for other in others)] for name, clock in first.items()}
+    return {
+        name: Clock(clock.lasts, max(one.behind for one in all_clocks if one))
+        for name, all_clocks in shared.items()
+        if (clock := all_clocks[0]) and all(one is not None and one.lasts == clock.lasts for one in all_clocks)
+    }
+
+
+@clocks.register
+def _(node: Window) -> dict[str, Clock]:
+    below = clocks(node.input)
+    clock = below.get(node.column)
+    if clock is None or clock.lasts is not None:
+        return below
+    starts, ends = Clock(node.period, clock.behind), Clock(None, clock.behind)
+    found = {**below, LABEL: starts if node.label == "left" else ends}
+    return found | {"_lower_boundary": starts, "_upper_boundary": ends} if node.boundaries else found
+
+
+@clocks.register
+def _(node: Aggregate) -> dict[str, Clock]:
+    return {name: clock.after_aggregate for name, clock in closing(node).items()}
+
+
+def closing(node: Aggregate) -> dict[str, Clock]:
+    """The keys by which a group of an aggregate closes; empty where groups stay open for ever."""
+    below = clocks(node.input)
+    found: dict[str, Clock] = {}
+    for name, key in zip(node.key_names, node.keys, strict=True):
+        source = passes(key)
+        clock = below.get(source) if source is not None else _window(key, below)
+        if clock is not None:
+            found[name] = clock
+    return found
+
+
+def _window(expr: pl.Expr, below: Mapping[str, Clock]) -> Clock | None:
+    found = truncated(expr)
+    if found is None or found[0] not in below or below[found[0]].lasts is not None:
+        return None
+    return Clock(found[1], below[found[0]].behind)
+
+
+def table_key(node: Node) -> dict[str, str] | None:
+    """The key of a table that the node's rows keep up to date: name here -> name at the topmost aggregate.
+
+    None where rows are final and have no key. A key column that was dropped is missing from the answer.
+    """
+    match node:
+        case Aggregate():
+            return {name: name for name in node.key_names}
+        case Step():
+            below = table_key(node.input)
+            if below is None:
+                return None
+            return {name: below[old] for name, old in passing(node).items() if old in below}
+        case Join():
+            return table_key(node.left)
+        case Watermark() | Window():
+            return table_key(node.input)
+        case _:
+            return None

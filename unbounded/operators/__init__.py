@@ -1,0 +1,96 @@
+"""How a node is kept up to date: what an operator gets, what it gives, and which node needs one.
+
+An operator is a function of its inputs, its tables and the batch, and of nothing else. Clock, files
+and threads live in the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+import polars as pl
+
+from unbounded.state import Table, TableSpec
+
+__all__ = ["FINAL", "Batch", "Change", "Operator", "at_least_milliseconds", "at_most_milliseconds"]
+
+FINAL: Final = 2**63 - 1
+"""The watermark of an input that was declared ended: later than any time."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the intent fixed, so that a batch run twice decides the same.
+
+    `late` and `watermark` are epoch milliseconds, None before the first event time: what is not above
+    `late` came too late, what is not above `watermark` is final.
+    """
+
+    id: int
+    time: datetime
+    late: int | None
+    watermark: int | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a batch did to an operator: `rows` are final (append) or replace the rows of their keys."""
+
+    rows: pl.LazyFrame
+    updated: int = 0
+    evicted: int = 0
+    late: int = 0
+    without_time: int = 0
+    seen: int | None = None
+    """The newest event time among the rows, in ms, where the operator is asked to note it."""
+
+
+class Operator(Protocol):
+    """A node that must remember."""
+
+    id: str
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the order of rows within a batch matters."""
+
+    @property
+    def evicts(self) -> bool:
+        """Whether an advanced watermark alone changes something here, so that a batch without rows is due."""
+
+    def tables(self) -> Mapping[str, TableSpec]:
+        """What it remembers; names are unique within the operator."""
+
+    def pinned(self) -> Mapping[str, Any]:
+        """What must not change over a restart, as JSON that people can compare."""
+
+    def prepare(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """What to collect of the rows; one plan with everything below it."""
+
+    def step(self, rows: pl.DataFrame, tables: Mapping[str, Table], batch: Batch) -> Change:
+        """Take the prepared rows of one batch into the tables."""
+
+    def explain(self) -> Sequence[str]:
+        """What is kept, for how long, and what is dropped."""
+
+
+def at_least_milliseconds(time: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Epoch milliseconds, rounded up: t <= w holds exactly when this holds for a w in whole milliseconds."""
+    return -(-_ticks(time, dtype) // _ticks_per_millisecond(dtype))
+
+
+def at_most_milliseconds(time: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Epoch milliseconds, cut off, as a watermark counts event time."""
+    return _ticks(time, dtype) // _ticks_per_millisecond(dtype)
+
+
+def _ticks(time: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    return time.cast(pl.Datetime("ms")).to_physical() if dtype == pl.Date else time.to_physical()
+
+
+def _ticks_per_millisecond(dtype: pl.DataType) -> int:
+    unit = getattr(dtype, "time_unit", "ms")
+    return {"ms": 1, "us": 1_000, "ns": 1_000_000}[unit]

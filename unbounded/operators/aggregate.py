@@ -1,0 +1,182 @@
+"""How a grouped or global aggregate is kept up to date: partial rows of a batch, merged into a table.
+
+The table has one row per key: the key, the state columns of the cut aggregates, and, where groups
+close, the instant at which this one does. Exact distinct counts keep a second table with one row per
+(key, value); what is new there is added to a count in the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from unbounded.aggregates import Cut, cut
+from unbounded.connectors import Mode
+from unbounded.expressions import canonical
+from unbounded.lineage import Clock, closing
+from unbounded.operators import Batch, Change, at_least_milliseconds, at_most_milliseconds
+from unbounded.plan import Aggregate
+from unbounded.state import Table, TableSpec
+from unbounded.windows import Window
+
+__all__ = ["AggregateOperator"]
+
+_EXPIRY, _LEN, _SEEN, _ROW, _VALUE = "__expiry__", "__len__", "__seen__", "__row__", "__value__"
+
+
+class AggregateOperator:
+    """An `Aggregate` in one output mode.
+
+    `seen` names the event-time column whose maximum the partial rows carry to the watermark; None
+    where the flow reads it elsewhere.
+    """
+
+    def __init__(self, id: str, node: Aggregate, mode: Mode, seen: str | None) -> None:
+        self.id, self._node, self._mode, self._seen = id, node, mode, seen
+        self._cut: Cut = cut(node.aggregates, node.input.schema)
+        self._clocks = closing(node)
+        self._key = pl.Schema({name: node.schema[name] for name in node.key_names})
+        expiry = {_EXPIRY: pl.Int64()} if self._clocks else {}
+        self._groups = TableSpec(
+            key=self._key,
+            values=pl.Schema({**self._cut.state, **expiry}),
+            merge=(*self._cut.merge, *(pl.col(name).max() for name in expiry)),
+            expiry=_EXPIRY if self._clocks else None,
+        )
+        values = pl.LazyFrame(schema=node.input.schema).select(
+            distinct.value.alias(distinct.name) for distinct in self._cut.distinct
+        )
+        self._values = {
+            name: TableSpec(
+                key=pl.Schema({**self._key, _VALUE: dtype}),
+                values=pl.Schema(expiry),
+                merge=tuple(pl.col(column).max() for column in expiry),
+                expiry=self._groups.expiry,
+            )
+            for name, dtype in values.collect_schema().items()
+        }
+
+    @property
+    def ordered(self) -> bool:
+        return self._cut.ordered
+
+    @property
+    def evicts(self) -> bool:
+        return bool(self._clocks) and self._mode != "complete"
+
+    def tables(self) -> Mapping[str, TableSpec]:
+        return {"groups": self._groups} | {f"values{name}": spec for name, spec in self._values.items()}
+
+    def pinned(self) -> Mapping[str, Any]:
+        keys = {
+            name: f"{dtype} = {canonical(key)}"
+            for (name, dtype), key in zip(self._key.items(), self._node.keys, strict=True)
+        }
+        below = self._node.input
+        window = {"window": _window_text(below)} if isinstance(below, Window) else {}
+        return {"kind": "aggregate", "keys": keys, **window, "state": list(self._cut.canonical)}
+
+    def prepare(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        wanted = [*self._cut.partial, pl.len().cast(pl.Int64).alias(_LEN)]
+        if self._seen is not None:
+            dtype = self._node.input.schema[self._seen]
+            wanted.append(at_most_milliseconds(pl.col(self._seen).max(), dtype).alias(_SEEN))
+        if not self._node.keys:
+            lists = [one.value.unique().implode().alias(one.name) for one in self._cut.distinct]
+            return rows.select(*wanted, *lists)
+        lists = [one.value.unique().alias(one.name) for one in self._cut.distinct]
+        return rows.group_by(self._node.keys).agg(*wanted, *lists).with_columns(self._expiries())
+
+    def _expiries(self) -> list[pl.Expr]:
+        """When the group closes, counted on the query's own watermark."""
+        instants = []
+        for name, clock in self._clocks.items():
+            end = pl.col(name) if clock.lasts is None else pl.col(name).dt.offset_by(clock.lasts)
+            instants.append(at_least_milliseconds(end, self._key[name]) + clock.behind)
+        return [pl.min_horizontal(instants).alias(_EXPIRY)] if instants else []
+
+    def step(self, rows: pl.DataFrame, tables: Mapping[str, Table], batch: Batch) -> Change:
+        newest = rows[_SEEN].max() if self._seen is not None else None
+        rows, late, without_time = self._in_time(rows, batch)
+        for one in self._cut.distinct:
+            rows = self._count_new(rows, one.name, tables[f"values{one.name}"])
+        changed = tables["groups"].merge(rows.select(*self._key, *self._groups.values))
+        gone = changed.clear()
+        if self.evicts and batch.watermark is not None:
+            gone = tables["groups"].expire(batch.watermark)
+            for name in self._values:
+                tables[f"values{name}"].expire(batch.watermark)
+        match self._mode:
+            case "append":
+                shown = gone
+            case "update":
+                shown = changed
+            case "complete":
+                shown = tables["groups"].scan()
+        return Change(
+            rows=shown.lazy().select(*self._key, *self._cut.finish),
+            updated=changed.height,
+            evicted=gone.height,
+            late=late,
+            without_time=without_time,
+            seen=newest if isinstance(newest, int) else None,
+        )
+
+    def _in_time(self, rows: pl.DataFrame, batch: Batch) -> tuple[pl.DataFrame, int, int]:
+        """The partial rows that still count; how many input rows came too late, and how many had no time."""
+        if not self._clocks:
+            return rows, 0, 0
+        late = without_time = 0
+        expiry = rows[_EXPIRY]
+        # A group without a time never closes: a window then holds no row, and append would never emit it.
+        if self._drops_null_time and expiry.null_count():
+            without_time = int(rows.filter(expiry.is_null())[_LEN].sum())
+            rows = rows.filter(expiry.is_not_null())
+        if batch.late is not None and (is_late := rows[_EXPIRY] <= batch.late).any():
+            late = int(rows.filter(is_late)[_LEN].sum())
+            rows = rows.filter(~is_late.fill_null(value=False))
+        return rows, late, without_time
+
+    @property
+    def _drops_null_time(self) -> bool:
+        return self._mode == "append" or isinstance(self._node.input, Window)
+
+    def _count_new(self, rows: pl.DataFrame, name: str, values: Table) -> pl.DataFrame:
+        """Replace the list of a group's values by the number of those it did not have yet."""
+        rows = rows.with_row_index(_ROW)
+        expiry = [_EXPIRY] if self._clocks else []
+        pairs = (
+            rows.select(*self._key, pl.col(name).alias(_VALUE), *expiry, _ROW)
+            .filter(pl.col(_VALUE).list.len() > 0)
+            .explode(_VALUE)
+        )
+        fresh = values.insert(pairs).group_by(_ROW).agg(pl.len().cast(pl.Int64).alias(name))
+        counted = rows.drop(name).join(fresh, on=_ROW, how="left", maintain_order="left")
+        return counted.drop(_ROW).with_columns(pl.col(name).fill_null(0))
+
+    def explain(self) -> Sequence[str]:
+        per = ", ".join(repr(name) for name in self._key) or "one group: the whole stream"
+        lines = [f"{self.id}: one row of state per {per}" if self._key else f"{self.id}: {per}"]
+        for name in self._values:
+            lines.append(f"  + one row per group and distinct value ({name}): grows with the values")
+        if not self._clocks:
+            lines.append("  kept for ever: no key is a window of a watermarked column, nothing is late")
+        elif self._mode == "complete":
+            lines.append("  kept for ever: complete mode shows every group")
+        else:
+            lines.extend(f"  {_rule(name, clock, self._mode)}" for name, clock in self._clocks.items())
+        return lines
+
+
+def _rule(name: str, clock: Clock, mode: Mode) -> str:
+    end = f"{name!r}" if clock.lasts is None else f"{name!r} + {clock.lasts}"
+    lag = f" (which runs {clock.behind / 1000:g} s behind here)" if clock.behind else ""
+    then = "emitted and forgotten" if mode == "append" else "forgotten"
+    return f"{then} when the watermark{lag} reaches {end}; rows for it are late from the next batch on"
+
+
+def _window_text(window: Window) -> str:
+    offset = f" offset {window.offset}" if window.offset else ""
+    return f"{window.column} every {window.every} period {window.period}{offset} closed {window.closed}"

@@ -1,0 +1,304 @@
+"""How the rows of one batch go from the sources to the sink: one lazy plan per level of operators.
+
+Row-wise nodes, the scan and the partial aggregates of a level are one Polars plan each, collected
+together; an operator's rows then start the plan of the next level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import polars as pl
+
+from unbounded.connectors import Mode
+from unbounded.errors import PlanError
+from unbounded.expressions import canonical
+from unbounded.lineage import clocks, passing, table_key
+from unbounded.operators import Batch, Change, Operator, at_most_milliseconds
+from unbounded.operators.aggregate import AggregateOperator
+from unbounded.operators.modes import may_repeat_keys
+from unbounded.plan import Aggregate, Concat, Join, Node, Scan, Static, Step, Watermark, lower_filters, walk
+from unbounded.state import Table, TableSpec
+from unbounded.windows import Window
+
+__all__ = ["Flow", "Outcome"]
+
+_LARGE = 200_000
+"""Input rows from which the streaming engine wins over the in-memory one; below, it costs 0.25 ms a plan more."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a batch gave: rows for the sink, and what the loop writes down."""
+
+    rows: pl.DataFrame
+    removed: pl.DataFrame
+    read: Mapping[str, int]
+    """Rows per source name."""
+    seen: Mapping[str, int]
+    """The newest event time per watermark name, in epoch ms; missing where none was seen."""
+    changes: Mapping[str, Change]
+
+
+class Flow:
+    """A plan in an output mode, ready to take batches.
+
+    Bounded tables are read by `open`, once per start. `run` may be called again for the same batch
+    only after the tables were restored.
+    """
+
+    def __init__(self, plan: Node, mode: Mode) -> None:
+        self.plan, self.mode = lower_filters(plan), mode
+        self.scans = {node.name: node for node in walk(self.plan) if isinstance(node, Scan)}
+        self.watermarks = {node.name: node for node in walk(self.plan) if isinstance(node, Watermark)}
+        self._carried: dict[str, str] = {}
+        self._operators: dict[int, Operator] = {}
+        for node in walk(self.plan):
+            if isinstance(node, Aggregate):
+                id = f"aggregate-{len(self._operators) + 1}"
+                self._operators[id_of(node)] = AggregateOperator(id, node, mode, self._note_carrier(id, node))
+        self._static: dict[int, pl.LazyFrame] = {}
+        self._rows_before = _LARGE  # the first batch may be years of history
+
+    def _note_carrier(self, id: str, node: Aggregate) -> str | None:
+        found = _carries(node)
+        if found is None or found[0].name in self._carried:
+            return None
+        self._carried[found[0].name] = id
+        return found[1]
+
+    @property
+    def operators(self) -> Sequence[Operator]:
+        """From the sources to the sink."""
+        return tuple(self._operators.values())
+
+    @property
+    def evicts(self) -> bool:
+        """Whether a moved watermark alone is worth a batch."""
+        return any(operator.evicts for operator in self.operators)
+
+    @cached_property
+    def key(self) -> tuple[str, ...]:
+        """The columns by which the sink's rows replace earlier ones; empty in other modes than update."""
+        if self.mode == "append":
+            return ()
+        found = table_key(self.plan)
+        return tuple(found or ())
+
+    def tables(self) -> dict[str, TableSpec]:
+        """What the home of the state must keep: operator id and table name, joined with "/"."""
+        return {f"{one.id}/{name}": spec for one in self.operators for name, spec in one.tables().items()}
+
+    def pinned(self) -> dict[str, Any]:
+        """What a restart compares."""
+        return {
+            "mode": self.mode,
+            "sources": sorted(self.scans),
+            "operators": {one.id: dict(one.pinned()) for one in self.operators},
+        }
+
+    def open(self) -> None:
+        """Read the bounded tables."""
+        for node in walk(self.plan):
+            if isinstance(node, Static):
+                self._static[id_of(node)] = node.table.collect().lazy()
+
+    def run(self, batch: Batch, rows: Mapping[str, pl.LazyFrame], tables: Mapping[str, Table]) -> Outcome:
+        """Take one batch of every source through the plan."""
+        lazies: dict[int, pl.LazyFrame] = {}
+        changes: dict[str, Change] = {}
+        monitors = self._monitors(lazies, rows)
+        noted: list[pl.DataFrame] | None = None
+        for level in self._levels:
+            prepared = [self._operators[id_of(node)].prepare(self._lazy(node.input, lazies, rows)) for node in level]
+            collected = self._collect([*prepared, *(monitors if noted is None else [])])
+            noted = collected[len(level) :] if noted is None else noted
+            for node, partial in zip(level, collected, strict=False):
+                operator = self._operators[id_of(node)]
+                mine = {name: tables[f"{operator.id}/{name}"] for name in operator.tables()}
+                changes[operator.id] = change = operator.step(partial, mine, batch)
+                lazies[id_of(node)] = change.rows
+        wanted = [self._lazy(self.plan, lazies, rows)]
+        if self._touched is not None:
+            wanted.append(self._lazy(self._touched, lazies, rows))
+        collected = self._collect([*wanted, *(monitors if noted is None else [])])
+        noted = collected[len(wanted) :] if noted is None else noted
+        answer = collected[0]
+        read = {name: int(frame.item()) for name, frame in zip(self.scans, noted, strict=False)}
+        self._rows_before = sum(read.values())
+        return Outcome(
+            rows=answer,
+            removed=self._removed(answer, collected[1] if self._touched is not None else None),
+            read=read,
+            seen=self._seen(changes, noted[len(self.scans) :]),
+            changes=changes,
+        )
+
+    def _collect(self, plans: Sequence[pl.LazyFrame]) -> list[pl.DataFrame]:
+        # Without sharing of subplans, a count reads no column at all; with it, every column is read and kept.
+        engine: Literal["streaming", "in-memory"] = "streaming" if self._rows_before >= _LARGE else "in-memory"
+        if len(plans) == 1:
+            return [plans[0].collect(engine=engine)]
+        return pl.collect_all(plans, engine=engine, optimizations=pl.QueryOptFlags(comm_subplan_elim=False))
+
+    @cached_property
+    def _levels(self) -> list[list[Aggregate]]:
+        """Operators that can be prepared together, because none of them needs another's rows."""
+        depth: dict[int, int] = {}
+        levels: dict[int, list[Aggregate]] = {}
+        for node in walk(self.plan):
+            depth[id_of(node)] = max((depth[id_of(below)] for below in node.inputs), default=0)
+            if isinstance(node, Aggregate):
+                depth[id_of(node)] += 1
+                levels.setdefault(depth[id_of(node)], []).append(node)
+        return [levels[i] for i in sorted(levels)]
+
+    def _lazy(self, node: Node, lazies: dict[int, pl.LazyFrame], rows: Mapping[str, pl.LazyFrame]) -> pl.LazyFrame:
+        """The rows of a node in this batch; what stands above an operator needs that operator's step first."""
+        found = lazies.get(id_of(node))
+        if found is not None:
+            return found
+        match node:
+            case Scan():
+                answer = rows[node.name]
+            case Static():
+                answer = self._static[id_of(node)]
+            case Window():
+                answer = node.assign(self._lazy(node.input, lazies, rows))
+            case Join() if self._ordered:
+                below = [self._lazy(one, lazies, rows) for one in node.inputs]
+                # Measured: the streaming engine's join otherwise hands on rows in any order, which breaks `first`.
+                answer = node.in_order.apply(*below)
+            case _:
+                answer = node.apply(*(self._lazy(one, lazies, rows) for one in node.inputs))
+        lazies[id_of(node)] = answer
+        return answer
+
+    @cached_property
+    def _ordered(self) -> bool:
+        return any(operator.ordered for operator in self.operators)
+
+    def _monitors(self, lazies: dict[int, pl.LazyFrame], rows: Mapping[str, pl.LazyFrame]) -> list[pl.LazyFrame]:
+        """Rows per source, then the newest time of each watermark that no partial aggregate carries."""
+        counts = [rows[name].select(pl.len()) for name in self.scans]
+        newest = [
+            self._lazy(mark.input, lazies, rows).select(
+                at_most_milliseconds(pl.col(mark.column).max(), mark.schema[mark.column])
+            )
+            for name, mark in self.watermarks.items()
+            if name not in self._carried
+        ]
+        return [*counts, *newest]
+
+    def _seen(self, changes: Mapping[str, Change], newest: Sequence[pl.DataFrame]) -> dict[str, int]:
+        read = dict(
+            zip((n for n in self.watermarks if n not in self._carried), (f.item() for f in newest), strict=True)
+        )
+        carried = {name: changes[id].seen for name, id in self._carried.items()}
+        return {name: value for name, value in (read | carried).items() if value is not None}
+
+    # What left the table ------------------------------------------------------------------------
+    @cached_property
+    def _touched(self) -> Node | None:
+        """The plan's keys without the steps that drop rows above the topmost aggregate; None if none drops."""
+        if self.mode != "update" or not self.key:
+            return None
+        node, dropping = self.plan, False
+        while not isinstance(node, Aggregate):
+            dropping |= isinstance(node, Step | Join) and node.drops_rows
+            node = node.inputs[0]
+        return _without_dropping(self.plan) if dropping else None
+
+    def _removed(self, answer: pl.DataFrame, touched: pl.DataFrame | None) -> pl.DataFrame:
+        key = list(self.key)
+        if self.mode == "update" and may_repeat_keys(self.plan) and answer.select(key).is_duplicated().any():
+            raise PlanError(
+                "update mode keeps one row per key, and a join or explode above the aggregate made several rows of one "
+                f"key ({', '.join(key)}). Join or explode before the aggregate, or make the right side unique"
+            )
+        if touched is None:
+            return answer.select(key).clear()
+        # Keys that were touched and do not show: group_by knows that null, NaN and -0.0 are keys like others.
+        both = pl.concat([touched.select(key).with_columns(shown=False), answer.select(key).with_columns(shown=True)])
+        return both.group_by(key).agg(pl.col("shown").any()).filter(~pl.col("shown")).select(key)
+
+    # For people ---------------------------------------------------------------------------------
+    def explain(self) -> str:
+        """The plan from sink to sources, then what each operator remembers and for how long."""
+        lines: list[str] = []
+
+        def show(node: Node, depth: int) -> None:
+            lines.append("  " * depth + _title(node, self._operators.get(id_of(node))))
+            for below in node.inputs:
+                show(below, depth + 1)
+
+        show(self.plan, 0)
+        for operator in self.operators:
+            lines += ["", *operator.explain()]
+        return "\n".join(lines)
+
+
+def id_of(node: Node) -> int:
+    """The identity by which a node is looked up; the plan keeps it alive."""
+    return id(node)
+
+
+def _carries(node: Aggregate) -> tuple[Watermark, str] | None:
+    """The watermark whose newest time the partial rows can carry, and the column's name at the aggregate.
+
+    Only if every row that reached the watermark reaches the aggregate, with its time.
+    """
+    path: list[Node] = []
+    below = node.input
+    while not isinstance(below, Watermark):
+        if not isinstance(below, Step | Window) or (isinstance(below, Step) and below.drops_rows):
+            return None
+        path.append(below)
+        below = below.input
+    column = below.column
+    for one in reversed(path):
+        if isinstance(one, Step):
+            names = [name for name, old in passing(one).items() if old == column]
+            if not names:
+                return None
+            column = names[0]
+    # A hopping window with gaps drops the rows between its windows.
+    gaps = any(isinstance(one, Window) and not one.is_tumbling for one in path)
+    return None if gaps or column not in clocks(node.input) else (below, column)
+
+
+def _without_dropping(node: Node) -> Node:
+    match node:
+        case Step():
+            below = _without_dropping(node.input)
+            return below if node.drops_rows else replace(node, input=below)
+        case Join():
+            left = _without_dropping(node.left)
+            return left if node.drops_rows else replace(node, left=left)
+        case Watermark() | Window():
+            return replace(node, input=_without_dropping(node.input))
+        case _:
+            return node
+
+
+def _title(node: Node, operator: Operator | None) -> str:
+    match node:
+        case Scan():
+            return f"scan {node.name}: {node.source.description}"
+        case Static():
+            return "bounded table, read at start"
+        case Step():
+            return f"{node.verb}({', '.join(canonical(expr) for expr in node.exprs)})"
+        case Join():
+            return f"{node.how} join on {', '.join(node.left_on)}"
+        case Concat():
+            return f"concat {node.how}"
+        case Watermark():
+            return f"watermark {node.column!r}, delay {node.delay} ms (source {node.name})"
+        case Window():
+            return f"window {node.column!r} every {node.every}, period {node.period}"
+        case _:
+            return operator.id if operator is not None else type(node).__name__.lower()

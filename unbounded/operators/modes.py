@@ -1,0 +1,129 @@
+"""Which output modes can a plan keep? Every reason why not, all at once, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from unbounded.connectors import Mode, Sink
+from unbounded.errors import PlanError
+from unbounded.lineage import closing, table_key
+from unbounded.plan import Aggregate, Concat, Node, Scan, Step, Watermark, walk
+
+__all__ = ["check", "reasons_against"]
+
+
+def check(plan: Node, mode: Mode, sink: Sink) -> None:
+    """Raise one PlanError with every reason why `plan` cannot be kept in `mode` by `sink`."""
+    if mode not in ("append", "update", "complete"):
+        raise PlanError(f"output_mode is {mode!r}. Write 'append', 'update' or 'complete'")
+    reasons = [*reasons_against(plan, mode), *_sink_reasons(plan, mode, sink)]
+    if reasons:
+        raise PlanError("; and ".join(reasons) if len(reasons) < 3 else "\n  - " + "\n  - ".join(reasons))
+
+
+def reasons_against(plan: Node, mode: Mode) -> list[str]:
+    """Why the plan alone cannot be kept in a mode; empty if it can."""
+    nodes = list(walk(plan))
+    aggregates = [node for node in nodes if isinstance(node, Aggregate)]
+    reasons = [*_sources(nodes), *_watermarks(nodes)]
+    if mode == "complete" and not aggregates:
+        reasons.append(
+            "complete mode writes the whole answer in every batch, and without an aggregate that is every row "
+            'that ever came. Write with output_mode="append"'
+        )
+    if mode == "append":
+        reasons += [reason for node in aggregates if (reason := _stays_open(node)) is not None]
+    elif any(_above(node) for node in aggregates):
+        reasons.append(
+            f"{mode} mode shows groups that still change, and an aggregate of another aggregate's output would count "
+            'each version of a group. Write with output_mode="append", which passes on closed groups only'
+        )
+    if mode != "append" and any(isinstance(n, Concat) and any(_has_aggregate(p) for p in n.parts) for n in nodes):
+        reasons.append(
+            f"{mode} mode keeps one row per key, and a concat with an aggregate in it has no key of its own. "
+            "Write each part with a query of its own"
+        )
+    return reasons
+
+
+def _has_aggregate(node: Node) -> bool:
+    return any(isinstance(one, Aggregate) for one in walk(node))
+
+
+def _above(node: Aggregate) -> bool:
+    return _has_aggregate(node.input)
+
+
+def _stays_open(node: Aggregate) -> str | None:
+    if not node.keys:
+        return (
+            "append mode emits a row once, when it can no longer change, and a global aggregate changes with every "
+            'row. Write with output_mode="update" or "complete"'
+        )
+    if closing(node):
+        return None
+    keys = ", ".join(repr(name) for name in node.key_names)
+    return (
+        f"append mode emits a group once, when it can no longer change, and groups by {keys} never close. Group by a "
+        'window of a watermarked column, e.g. .pipe(ub.with_watermark, "time", "10m").group_by_dynamic("time", '
+        'every="5m", group_by=...), or write with output_mode="update"'
+    )
+
+
+def _sources(nodes: list[Node]) -> Iterator[str]:
+    scans = [node for node in nodes if isinstance(node, Scan)]
+    for i, scan in enumerate(scans):
+        if any(scan.name == other.name and scan.source is not other.source for other in scans[:i]):
+            yield (
+                f"two sources are named {scan.name!r}, and the checkpoint knows sources by name. "
+                "Give one of them a name of its own with name="
+            )
+
+
+def _watermarks(nodes: list[Node]) -> Iterator[str]:
+    marks: dict[str, Watermark] = {}
+    for node in nodes:
+        if not isinstance(node, Watermark):
+            continue
+        first = marks.setdefault(node.name, node)
+        if (first.column, first.delay) != (node.column, node.delay):
+            yield (
+                f"source {node.name!r} has two watermarks, ({first.column!r}, {first.delay} ms) and "
+                f"({node.column!r}, {node.delay} ms), and would have to choose. Keep one of them"
+            )
+
+
+def _sink_reasons(plan: Node, mode: Mode, sink: Sink) -> Iterator[str]:
+    if mode not in sink.modes:
+        able = " or ".join(f'"{one}"' for one in sorted(sink.modes))
+        yield f"{sink.description} cannot keep {mode} mode. Write with output_mode={able}, or to another sink"
+    if mode != "update" or not sink.keeps_table:
+        return
+    top = _topmost(plan)
+    key = table_key(plan)
+    if top is None or key is None:
+        return
+    lost = [name for name in top.key_names if name not in key.values()]
+    if lost:
+        names = ", ".join(repr(name) for name in lost)
+        yield (
+            f"update mode replaces rows by their key, and the key column {names} of the aggregate is dropped or "
+            "computed anew above it. Keep it to the end (a rename is fine), or write with foreach_batch"
+        )
+
+
+def _topmost(node: Node) -> Aggregate | None:
+    while not isinstance(node, Aggregate):
+        if not node.inputs:
+            return None
+        node = node.inputs[0]
+    return node
+
+
+def may_repeat_keys(node: Node) -> bool:
+    """Whether a step above the topmost aggregate can make several rows of one key."""
+    while not isinstance(node, Aggregate) and node.inputs:
+        if len(node.inputs) == 2 or (isinstance(node, Step) and node.verb in ("explode", "unpivot")):
+            return True
+        node = node.inputs[0]
+    return False

@@ -1,0 +1,295 @@
+"""What is asked: nodes, each saying once, as a Polars call, what it means on a bounded table.
+
+From `Node.apply` come a node's schema (apply it to an empty frame), its execution when it is
+row-wise (apply it to the new rows) and the oracle of its tests (apply it to all rows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, Literal
+
+import polars as pl
+
+from unbounded.connectors import Source
+from unbounded.durations import milliseconds
+from unbounded.errors import PlanError
+from unbounded.expressions import columns_of
+
+__all__ = [
+    "Aggregate",
+    "Concat",
+    "Join",
+    "Node",
+    "Scan",
+    "Static",
+    "Step",
+    "Watermark",
+    "evaluate",
+    "lower_filters",
+    "walk",
+    "watermarked",
+]
+
+# Verbs of `Step` that may leave out rows.
+_DROPPING = frozenset({"filter", "remove", "drop_nulls", "drop_nans", "explode"})
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A step of a query. Immutable; compared by identity, for two Polars expressions have no equality."""
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        return ()
+
+    def apply(self, *rows: pl.LazyFrame) -> pl.LazyFrame:
+        """The meaning on bounded tables, one for each input."""
+        raise NotImplementedError
+
+    @cached_property
+    def schema(self) -> pl.Schema:
+        """What Polars says of `apply`; its own errors come up here, while the query is written."""
+        return self.apply(*(pl.LazyFrame(schema=node.schema) for node in self.inputs)).collect_schema()
+
+
+@dataclass(frozen=True, eq=False)
+class Scan(Node):
+    """The rows of a source, which `evaluate` and the flow look up by `name`."""
+
+    source: Source
+    name: str
+
+    @cached_property
+    def schema(self) -> pl.Schema:
+        return pl.Schema(self.source.schema)
+
+
+@dataclass(frozen=True, eq=False)
+class Static(Node):
+    """A bounded table beside the stream. A LazyFrame is read once at each start, a DataFrame never changes."""
+
+    table: pl.LazyFrame
+
+    def apply(self, *rows: pl.LazyFrame) -> pl.LazyFrame:
+        return self.table
+
+
+@dataclass(frozen=True, eq=False)
+class Step(Node):
+    """A row-wise Polars verb: each row alone decides what becomes of it.
+
+    `exprs` are single-output expressions with their final names; other arguments stand in `options`.
+    """
+
+    input: Node
+    verb: str
+    exprs: tuple[pl.Expr, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        return (self.input,)
+
+    def apply(self, *rows: pl.LazyFrame) -> pl.LazyFrame:
+        answer: pl.LazyFrame = getattr(rows[0], self.verb)(*self.exprs, **self.options)
+        return answer
+
+    @property
+    def drops_rows(self) -> bool:
+        return self.verb in _DROPPING
+
+
+@dataclass(frozen=True, eq=False)
+class Join(Node):
+    """A stream joined to a bounded table. NaN keys are equal, nulls only with `nulls_equal`."""
+
+    left: Node
+    right: Static
+    how: Literal["inner", "left", "semi", "anti"]
+    left_on: tuple[str, ...]
+    right_on: tuple[str, ...]
+    options: Mapping[str, Any]
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        return (self.left, self.right)
+
+    def apply(self, *rows: pl.LazyFrame) -> pl.LazyFrame:
+        left, right = rows
+        floats = [
+            (f"__key_{i}", ours, theirs)
+            for i, (ours, theirs) in enumerate(zip(self.left_on, self.right_on, strict=True))
+            if self.left.schema[ours].is_float()
+        ]
+        if not floats:
+            return left.join(right, left_on=self.left_on, right_on=self.right_on, how=self.how, **self.options)
+        # Polars matches NaN with NaN or not, depending on the size of the frames: join on bits instead.
+        bits = {ours: name for name, ours, _ in floats}
+        answer = left.with_columns(_bits(ours).alias(name) for name, ours, _ in floats).join(
+            right.with_columns(_bits(theirs).alias(name) for name, _, theirs in floats).drop(
+                theirs for _, _, theirs in floats if self.how in ("inner", "left")
+            ),
+            left_on=[bits.get(ours, ours) for ours in self.left_on],
+            right_on=[bits.get(ours, theirs) for ours, theirs in zip(self.left_on, self.right_on, strict=True)],
+            how=self.how,
+            **self.options,
+        )
+        return answer.drop(bits.values())
+
+    @property
+    def drops_rows(self) -> bool:
+        return self.how != "left"
+
+    @property
+    def in_order(self) -> Join:
+        """The same join, handing on rows in the stream's order. It costs time, and is for those who look at order."""
+        return replace(self, options={**self.options, "maintain_order": "left"})
+
+
+def _bits(column: str) -> pl.Expr:
+    """A float column as integers that are equal where Polars' group_by calls the floats equal."""
+    value = pl.col(column).cast(pl.Float64) + 0.0  # -0.0 becomes 0.0
+    return pl.when(value.is_nan()).then(pl.lit(float("nan"))).otherwise(value).reinterpret(signed=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Concat(Node):
+    """Streams behind one another; rows of a batch come input by input."""
+
+    parts: tuple[Node, ...]
+    how: Literal["vertical", "vertical_relaxed", "diagonal", "diagonal_relaxed"]
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        return self.parts
+
+    def apply(self, *rows: pl.LazyFrame) -> pl.LazyFrame:
+        return pl.concat(rows, how=self.how)
+
+
+@dataclass(frozen=True, eq=False)
+class Watermark(Node):
+    """Rows older than the newest `column` seen minus `delay` milliseconds may come too late to count."""
+
+    input: Node
+    column: str
+    delay: int
+    name: str
+    """The names of the sources below, joined with "+": the identity of a watermark over restarts."""
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        return (self.input,)
+
+    def apply(self, *rows: pl.LazyFrame) -> pl.LazyFrame:
+        return rows[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Aggregate(Node):
+    """One row per key, keys first; one row in all where there is no key."""
+
+    input: Node
+    keys: tuple[pl.Expr, ...]
+    aggregates: tuple[pl.Expr, ...]
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        return (self.input,)
+
+    def apply(self, *rows: pl.LazyFrame) -> pl.LazyFrame:
+        if not self.keys:
+            return rows[0].select(self.aggregates)
+        return rows[0].group_by(self.keys).agg(self.aggregates)
+
+    @cached_property
+    def key_names(self) -> tuple[str, ...]:
+        return tuple(key.meta.output_name() for key in self.keys)
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """Every node once, inputs before what stands on them, from sources to sink."""
+    seen: set[int] = set()
+
+    def visit(one: Node) -> Iterator[Node]:
+        if id(one) not in seen:
+            seen.add(id(one))
+            for below in one.inputs:
+                yield from visit(below)
+            yield one
+
+    return visit(node)
+
+
+def evaluate(node: Node, tables: Mapping[str, pl.LazyFrame]) -> pl.LazyFrame:
+    """The whole plan over bounded tables, by source name, rows in order: the oracle of every law."""
+    answers: dict[int, pl.LazyFrame] = {}
+    for one in walk(node):
+        rows = [answers[id(below)] for below in one.inputs]
+        match one:
+            case Scan():
+                answers[id(one)] = tables[one.name]
+            case Join():
+                answers[id(one)] = one.in_order.apply(*rows)
+            case _:
+                answers[id(one)] = one.apply(*rows)
+    return answers[id(node)]
+
+
+def lower_filters(node: Node) -> Node:
+    """Move filters that do not mention the time column below the watermark, as Spark does.
+
+    Rows that such a filter leaves out then do not move the watermark.
+    """
+    below = tuple(lower_filters(one) for one in node.inputs)
+    node = node if below == node.inputs else _with_inputs(node, below)
+    if not (isinstance(node, Step) and node.verb == "filter" and isinstance(node.input, Watermark)):
+        return node
+    mark = node.input
+    if any(mark.column in columns_of(predicate) for predicate in node.exprs):
+        return node
+    return replace(mark, input=lower_filters(replace(node, input=mark.input)))
+
+
+def _with_inputs(node: Node, inputs: tuple[Node, ...]) -> Node:
+    match node:
+        case Concat():
+            return replace(node, parts=inputs)
+        case Join():
+            return replace(node, left=inputs[0])
+        case _ if inputs:
+            return replace(node, input=inputs[0])  # type: ignore[call-arg]  # every other node has one input
+        case _:
+            return node
+
+
+def watermarked(node: Node, column: str, delay: str | timedelta) -> Node:
+    """The node with a watermark on `column`; the node itself if it has this very watermark already.
+
+    PlanError if the column is missing or no event time, or if another watermark was declared below.
+    """
+    asked = f"with_watermark({column!r})"
+    length = milliseconds(delay, f"the delay of the watermark on {column!r}")
+    dtype = node.schema.get(column)
+    if dtype is None:
+        raise PlanError(f"{asked}: there is no such column. There are: {', '.join(node.schema)}")
+    if not (isinstance(dtype, pl.Datetime) or dtype == pl.Date):
+        parse = f".with_columns(pl.col({column!r}).str.to_datetime())"
+        instead = parse if dtype == pl.String else "a cast(pl.Datetime)"
+        raise PlanError(
+            f"{asked}: the column is {dtype}, and event time must be Datetime or Date. Write {instead} before it"
+        )
+    name = "+".join(sorted({one.name for one in walk(node) if isinstance(one, Scan)}))
+    for one in walk(node):
+        if isinstance(one, Watermark) and (one.column, one.delay, one.name) == (column, length, name):
+            return node
+        if isinstance(one, Watermark):
+            raise PlanError(
+                f"{asked} with a delay of {length} ms: source {one.name!r} already has a watermark on "
+                f"{one.column!r} with a delay of {one.delay} ms. Keep one of the two"
+            )
+    return Watermark(node, column, length, name)

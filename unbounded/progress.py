@@ -1,0 +1,153 @@
+"""What happened: one record per batch, under Spark's key names, and those who want to be told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TextIO
+
+__all__ = ["Listener", "OperatorProgress", "Progress", "Record", "SinkProgress", "SourceProgress", "TerminalLine"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Attributes in snake_case; the same values by `[]` under Spark's camelCase keys."""
+
+    def __getitem__(self, key: str) -> Any:
+        return self.to_dict()[key]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Spark's JSON object: camelCase keys, nested objects and lists."""
+        return {_camel(name): _plain(getattr(self, name)) for name in self.__dataclass_fields__}
+
+
+@dataclass(frozen=True)
+class SourceProgress(Record):
+    """What one source gave to a batch."""
+
+    name: str
+    description: str
+    end_offset: Any
+    num_input_rows: int
+    input_rows_per_second: float
+    processed_rows_per_second: float
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OperatorProgress(Record):
+    """What one stateful operator remembers after a batch, and what it left out."""
+
+    operator_name: str
+    num_rows_total: int
+    num_rows_updated: int
+    num_rows_removed: int
+    num_rows_dropped_by_watermark: int
+    num_rows_without_event_time: int
+    memory_used_bytes: int
+
+
+@dataclass(frozen=True)
+class SinkProgress(Record):
+    """What the sink got."""
+
+    description: str
+    num_output_rows: int
+    guarantee: str
+
+
+@dataclass(frozen=True)
+class Progress(Record):
+    """One batch. `duration_ms` has Spark's phases; `event_time` ISO instants; `open` what is not yet emitted."""
+
+    id: str
+    run_id: str
+    name: str | None
+    timestamp: str
+    batch_id: int
+    batch_duration: int
+    num_input_rows: int
+    input_rows_per_second: float
+    processed_rows_per_second: float
+    duration_ms: Mapping[str, float]
+    event_time: Mapping[str, str]
+    state_operators: Sequence[OperatorProgress]
+    sources: Sequence[SourceProgress]
+    sink: SinkProgress
+    adopted: bool = False
+    """Whether the batch had already reached the sink before a crash, and was only committed now."""
+
+    @property
+    def json(self) -> str:
+        """Compact JSON under Spark's key names."""
+        return json.dumps(self.to_dict(), default=str)
+
+    @property
+    def pretty_json(self) -> str:
+        """Indented JSON under Spark's key names."""
+        return json.dumps(self.to_dict(), indent=2, default=str)
+
+    @property
+    def line(self) -> str:
+        """The batch in one line for people."""
+        late = sum(one.num_rows_dropped_by_watermark for one in self.state_operators)
+        parts = [
+            f"batch {self.batch_id}",
+            f"{self.num_input_rows:,} rows in",
+            f"{self.sink.num_output_rows:,} out",
+            f"{self.batch_duration} ms",
+        ]
+        if "watermark" in self.event_time:
+            parts.append(f"watermark {self.event_time['watermark']}")
+        if late:
+            parts.append(f"{late:,} late")
+        return " · ".join(parts)
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Record):
+        return value.to_dict()
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+class Listener(Protocol):
+    """Told what happens, from the query's own thread; an error in a listener is logged and harms nothing."""
+
+    def on_query_started(self, id: str, run_id: str, name: str | None) -> None: ...
+
+    def on_query_progress(self, progress: Progress) -> None: ...
+
+    def on_query_terminated(self, id: str, run_id: str, exception: BaseException | None) -> None: ...
+
+
+class TerminalLine:
+    """One live line, rewritten in place; silent where the stream is no terminal."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._batches = self._rows = 0
+
+    def on_query_started(self, id: str, run_id: str, name: str | None) -> None:
+        self._batches = self._rows = 0
+
+    def on_query_progress(self, progress: Progress) -> None:
+        self._batches += 1
+        self._rows += progress.num_input_rows
+        if self._live:
+            self._stream.write(f"\r\x1b[2K{progress.line} · {self._rows:,} rows in all")
+            self._stream.flush()
+
+    def on_query_terminated(self, id: str, run_id: str, exception: BaseException | None) -> None:
+        if self._live and self._batches:
+            self._stream.write("\n")
+            self._stream.flush()

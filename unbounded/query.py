@@ -1,0 +1,368 @@
+"""The loop: one micro-batch after another, each happening exactly once.
+
+`MicroBatches.run_once` reads as the protocol is written: intend, ask the sink, execute, remember,
+write, commit, let go. Nothing here runs in a thread of its own; `manager` gives it one.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+
+from unbounded.checkpoint import Checkpoint, Commit, Intent
+from unbounded.connectors import Identity, Mode, Offset, Remembers, Sink, Tidies, Verifies
+from unbounded.errors import CheckpointError, ConnectorError, FinishedError
+from unbounded.lineage import table_key
+from unbounded.operators import FINAL, Batch
+from unbounded.operators.flow import Flow, Outcome
+from unbounded.operators.modes import check
+from unbounded.plan import Node
+from unbounded.progress import Progress
+from unbounded.report import instant, report
+from unbounded.state import Home, StateRef
+
+__all__ = ["Background", "MicroBatches"]
+
+Background = Callable[[Callable[[], None]], None]
+"""Runs a task some time later, one at a time."""
+
+
+@dataclass
+class _Phases:
+    """Milliseconds per phase of a batch, under Spark's names."""
+
+    clock: Callable[[], float]
+    spent: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        started = self.clock()
+        try:
+            yield
+        finally:
+            self.spent[name] = self.spent.get(name, 0.0) + round((self.clock() - started) * 1000, 3)
+
+
+class MicroBatches:
+    """A query from its sources to its sink, advanced a batch at a time by `run_once`.
+
+    A batch that raises leaves nothing committed, but the tables in memory half changed: close, and open
+    a new one on the same checkpoint.
+    """
+
+    def __init__(
+        self,
+        plan: Node,
+        sink: Sink,
+        *,
+        mode: Mode,
+        checkpoint: Checkpoint,
+        home: Home,
+        name: str | None = None,
+        background: Background = lambda task: task(),
+        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        check(plan, mode, sink)
+        self._flow = Flow(plan, mode)
+        self._sink, self._mode, self._name = sink, mode, name
+        self._checkpoint, self._home = checkpoint, home
+        self._background, self._wall_clock, self._clock = background, wall_clock, clock
+        self.run_id = secrets.token_hex(16)
+        # A frame may be used in several queries, so what one run has seen must not be known to another.
+        self._sources = {
+            name: scan.source.fresh() if isinstance(scan.source, Remembers) else scan.source
+            for name, scan in self._flow.scans.items()
+        }
+        self._tables = {name: home.table(name, spec) for name, spec in self._flow.tables().items()}
+        self._memories = {
+            name: home.log(f"source {name}", source.memory_schema)
+            for name, source in self._sources.items()
+            if isinstance(source, Remembers)
+        }
+        self._reported: float | None = None
+        self._running: Mapping[str, Offset] = {}
+
+    @property
+    def id(self) -> str:
+        """The query's own id, the same after every restart; empty before `open`."""
+        return self._checkpoint.id
+
+    @property
+    def last(self) -> Commit | None:
+        """The newest commit; None before the first batch."""
+        return self._checkpoint.last
+
+    def explain(self) -> str:
+        """The plan, what is remembered and for how long, and what the sink guarantees."""
+        return f"{self._flow.explain()}\n\nsink: {self._sink.description}, {self._mode} mode, {self._sink.guarantee}"
+
+    # Start --------------------------------------------------------------------------------------
+    def open(self) -> None:
+        """Take the checkpoint, roll the sink forward, and bring state and sources back to the last batch."""
+        self._checkpoint.open(self.run_id, self._name, self._pinned())
+        identity = Identity(self._checkpoint.id, self.run_id, self._name)
+        self._sink.open(identity, self._flow.plan.schema, self._flow.key, self._sink_mode)
+        self._refuse_another_history()
+        self._restore(self.last.state if self.last is not None else None)
+        self._flow.open()
+
+    @property
+    def _sink_mode(self) -> Mode:
+        """A table of one row without a key is replaced whole: what is update to the plan is complete to its sink."""
+        whole = self._mode == "update" and table_key(self._flow.plan) == {} and self._sink.keeps_table
+        return "complete" if whole and "complete" in self._sink.modes else self._mode
+
+    def _pinned(self) -> dict[str, Any]:
+        sources = {
+            name: {"schema": {column: str(dtype) for column, dtype in source.schema.items()}}
+            for name, source in self._sources.items()
+        }
+        return {**self._flow.pinned(), "sources": sources, "sink": self._sink.description}
+
+    def _refuse_another_history(self) -> None:
+        """A crash leaves the sink ahead by the one batch that was intended; anything else means a restored backup."""
+        following = self._checkpoint.next_batch + (self._checkpoint.pending is not None)
+        if self._sink.written(following) is not None:
+            raise CheckpointError(
+                f"{self._checkpoint.url} ends before batch {following}, which {self._sink.description} already holds: "
+                "the checkpoint is older than its output. Restore the newer checkpoint, or start with a new "
+                "checkpoint and a new output path"
+            )
+        if (
+            self.last is not None
+            and self._sink.guarantee == "exactly-once"
+            and self._sink.written(self.last.batch) is None
+        ):
+            raise ConnectorError(
+                f"{self._sink.description} does not hold batch {self.last.batch}, which {self._checkpoint.url} says "
+                "was written there. Restore the output, or start with a new checkpoint and a new output path"
+            )
+
+    def _restore(self, ref: StateRef | None) -> None:
+        self._home.restore(ref)
+        for name, memory in self._memories.items():
+            source = self._sources[name]
+            assert isinstance(source, Remembers)
+            for rows in memory.restored():
+                source.remember(rows)
+
+    # One micro-batch ----------------------------------------------------------------------------
+    def run_once(self, *, limited: bool = True, ends: Mapping[str, Offset | None] | None = None) -> Progress | None:
+        """Run the next batch, or None if nothing is new and the watermark has not moved.
+
+        `ends` keeps an available-now run from passing what was there when it began; `limited` asks to
+        honour the limits per trigger.
+        """
+        phases = _Phases(self._clock)
+        with phases.phase("triggerExecution"):
+            with phases.phase("latestOffset"):
+                intent = self._checkpoint.pending or self._plan(limited, ends)
+            if intent is None:
+                return None
+            return self._run(intent, phases)
+
+    def finish(self) -> Progress | None:
+        """Declare the input ended: one last batch with an infinite watermark closes every group."""
+        if self.last is not None and self.last.final:
+            return None
+        phases = _Phases(self._clock)
+        with phases.phase("triggerExecution"):
+            return self._run(self._intent({}, FINAL, final=True), phases)
+
+    def ends(self) -> dict[str, Offset | None]:
+        """How far each source goes now."""
+        return {name: source.end() for name, source in self._sources.items()}
+
+    def still_open(self) -> str | None:
+        """How much an ended run has not emitted yet, and until when; None where nothing waits."""
+        if self._mode != "append" or not self._flow.evicts:
+            return None
+        sizes = self._home.metrics()
+        groups = sum(size["rows"] for name, size in sizes.items() if name.endswith("/groups"))
+        if not groups:
+            return None
+        mark = self.last.watermark if self.last is not None else None
+        now = f"is at {instant(mark)}" if mark is not None else "is not set yet"
+        return (
+            f"{groups:,} groups stay open: they come out when later rows move the watermark, which {now}, past their "
+            "ends. If no more rows will come, close them with trigger=ub.available_now(final=True)"
+        )
+
+    def describe_pending(self) -> str:
+        """The batch that runs, with what it reads, for error messages."""
+        return f"batch {self._checkpoint.next_batch} (offsets {_short(self._running)})"
+
+    def _plan(self, limited: bool, ends: Mapping[str, Offset | None] | None) -> Intent | None:
+        positions = self.last.positions if self.last is not None else {}
+        offsets: dict[str, Offset] = {}
+        for name, source in self._sources.items():
+            if ends is not None and ends[name] is None:
+                continue
+            until = source.latest(positions.get(name), ends[name] if ends else None, limited=limited)
+            if until is not None:
+                offsets[name] = until
+        if offsets and self.last is not None and self.last.final:
+            raise FinishedError(
+                f"the input of {self._checkpoint.url} was declared ended by available_now(final=True), and new rows "
+                f"came from {', '.join(map(repr, offsets))}. Start with a new checkpoint and a new output path"
+            )
+        moved = self._watermark() != (self.last.watermark if self.last is not None else None)
+        if not offsets and not (moved and self._flow.evicts and self._mode != "complete"):
+            return None
+        return self._intent(offsets, self._watermark(), final=False)
+
+    def _intent(self, offsets: Mapping[str, Offset], watermark: int | None, *, final: bool) -> Intent:
+        late = self.last.watermark if self.last is not None else None
+        now = self._wall_clock().isoformat(timespec="milliseconds")
+        # The clock may have been set back; a batch's time never goes back.
+        before = self.last.time if self.last is not None else now
+        return Intent(self._checkpoint.next_batch, offsets, late, watermark, max(now, before), final)
+
+    def _watermark(self) -> int | None:
+        """The least of all watermarks, once each has one; it never goes back."""
+        if self.last is None or not self._flow.watermarks:
+            return None
+        marks = [self.last.watermarks.get(name) for name in self._flow.watermarks]
+        known = [mark for mark in marks if mark is not None]
+        if len(known) < len(marks):
+            return self.last.watermark
+        return max(min(known), self.last.watermark) if self.last.watermark is not None else min(known)
+
+    def _run(self, intent: Intent, phases: _Phases) -> Progress:
+        """Take an intent all the way to its commit."""
+        self._running = intent.offsets
+        with phases.phase("walCommit"):
+            planned = self._checkpoint.pending == intent
+            digest = self._checkpoint.intent_digest(intent) if planned else self._checkpoint.intend(intent)
+        receipt = self._sink.written(intent.batch) if planned else None
+        if receipt is not None:
+            return self._adopt(intent, receipt, phases)
+
+        with phases.phase("addBatch"):
+            outcome = self._execute(intent)
+            attempt = secrets.token_hex(8)
+            state = self._remember(intent, attempt)
+            commit = self._commit_of(intent, digest, attempt, outcome, state)
+            receipt = {"attempt": attempt, "intent": asdict(intent), "commit": asdict(commit)}
+            self._sink.write(intent.batch, outcome.rows, receipt, removed=outcome.removed)
+        with phases.phase("commitOffsets"):
+            self._checkpoint.commit(commit)
+        self._let_go(intent)
+        return self._progress(intent, commit, phases, outcome)
+
+    def _execute(self, intent: Intent) -> Outcome:
+        """Read exactly the intended range, and let the rows flow."""
+        positions = self.last.positions if self.last is not None else {}
+        rows = {
+            name: source.read(positions.get(name), intent.offsets[name])
+            if name in intent.offsets
+            else pl.LazyFrame(schema=source.schema)
+            for name, source in self._sources.items()
+        }
+        batch = Batch(intent.batch, datetime.fromisoformat(intent.time), intent.late, intent.watermark)
+        outcome = self._flow.run(batch, rows, self._tables)
+        for name, until in intent.offsets.items():
+            source = self._sources[name]
+            if isinstance(source, Verifies):
+                source.verify(positions.get(name), until)
+        return outcome
+
+    def _remember(self, intent: Intent, attempt: str) -> StateRef | None:
+        if not self._tables and not self._memories:
+            return None
+        for name, until in intent.offsets.items():
+            source = self._sources[name]
+            if isinstance(source, Remembers):
+                self._memories[name].append(source.memory(until))
+        return self._home.commit(intent.batch, attempt)
+
+    def _commit_of(self, intent: Intent, digest: str, attempt: str, outcome: Outcome, state: StateRef | None) -> Commit:
+        before = self.last
+        kept = {name: offset for name, offset in intent.offsets.items() if name not in self._memories}
+        marks = dict(before.watermarks) if before is not None else {}
+        for name, newest in outcome.seen.items():
+            mark = newest - self._flow.watermarks[name].delay
+            marks[name] = max(mark, marks.get(name, mark))
+        return Commit(
+            batch=intent.batch,
+            attempt=attempt,
+            intent=digest,
+            positions={**(before.positions if before is not None else {}), **kept},
+            watermarks=marks,
+            watermark=intent.watermark,
+            state=state,
+            time=intent.time,
+            final=intent.final,
+        )
+
+    def _adopt(self, intent: Intent, receipt: Mapping[str, Any], phases: _Phases) -> Progress:
+        """The sink holds the batch, only its commit is missing: take that attempt's state, never compute again."""
+        commit = Commit(**receipt["commit"])
+        if receipt["intent"] != asdict(intent):
+            raise CheckpointError(
+                f"{self._sink.description} holds batch {intent.batch} of other rows than {self._checkpoint.url} "
+                "intends: one of the two was restored from a backup. Restore the other, or start with new ones"
+            )
+        if commit.state is not None and not self._home.verify(commit.state):
+            raise CheckpointError(
+                f"{self._checkpoint.url} has lost {commit.state['name']}, the state of batch {intent.batch}, which "
+                f"{self._sink.description} already holds. Restore it from a backup, or start with new ones"
+            )
+        with phases.phase("addBatch"):
+            self._restore(commit.state)
+        with phases.phase("commitOffsets"):
+            self._checkpoint.commit(commit)
+        self._let_go(intent)
+        return self._progress(intent, commit, phases, None)
+
+    def _let_go(self, intent: Intent) -> None:
+        """Tell the sources, and leave the tidying to the background."""
+        for name, until in intent.offsets.items():
+            source = self._sources[name]
+            if isinstance(source, Remembers):
+                source.remember(source.memory(until))
+            source.acknowledge(until)
+        self._background(lambda: self._tidy(intent.batch))
+
+    def _tidy(self, committed: int) -> None:
+        self._home.tidy(committed)
+        self._checkpoint.tidy(committed)
+        for connector in (self._sink, *self._sources.values()):
+            if isinstance(connector, Tidies):
+                connector.tidy(committed)
+
+    def close(self) -> None:
+        """End the run; the checkpoint can be opened again at once."""
+        try:
+            self._sink.close()
+        finally:
+            self._checkpoint.close()
+
+    def _progress(self, intent: Intent, commit: Commit, phases: _Phases, outcome: Outcome | None) -> Progress:
+        """Report a committed batch; without an outcome it was adopted."""
+        now = self._clock()
+        interval = now - self._reported if self._reported is not None else 0.0
+        self._reported = now
+        return report(
+            Identity(self.id, self.run_id, self._name),
+            intent,
+            outcome,
+            spent_ms=phases.spent,
+            interval=interval,
+            sources=self._sources,
+            sink=self._sink,
+            sizes=self._home.metrics(),
+        )
+
+
+def _short(offsets: Mapping[str, Offset]) -> str:
+    text = str(dict(offsets))
+    return text if len(text) <= 500 else f"{text[:500]}..."

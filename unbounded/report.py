@@ -1,0 +1,99 @@
+"""What does a committed batch look like to those who watch?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from unbounded.checkpoint import Intent
+from unbounded.connectors import Counts, Identity, Sink, Source
+from unbounded.operators import FINAL
+from unbounded.operators.flow import Outcome
+from unbounded.progress import OperatorProgress, Progress, SinkProgress, SourceProgress
+
+__all__ = ["instant", "report"]
+
+
+def report(
+    query: Identity,
+    intent: Intent,
+    outcome: Outcome | None,
+    *,
+    spent_ms: Mapping[str, float],
+    interval: float,
+    sources: Mapping[str, Source],
+    sink: Sink,
+    sizes: Mapping[str, Mapping[str, int]],
+) -> Progress:
+    """The progress record of a batch; `outcome` is None where it was adopted, `interval` seconds since the last."""
+    spent = sum(value for name, value in spent_ms.items() if name != "triggerExecution")
+    read = outcome.read if outcome is not None else {}
+    rows = sum(read.values())
+    event_time = {} if intent.watermark is None else {"watermark": instant(intent.watermark)}
+    if outcome is not None and outcome.seen:
+        event_time["max"] = instant(max(outcome.seen.values()))
+    return Progress(
+        id=query.id,
+        run_id=query.run_id,
+        name=query.name,
+        timestamp=intent.time,
+        batch_id=intent.batch,
+        batch_duration=round(spent),
+        num_input_rows=rows,
+        input_rows_per_second=_rate(rows, interval),
+        processed_rows_per_second=_rate(rows, spent / 1000),
+        duration_ms={**spent_ms, "triggerExecution": round(spent, 3)},
+        event_time=event_time,
+        state_operators=_operators(outcome, sizes),
+        sources=[
+            SourceProgress(
+                name=name,
+                description=source.description,
+                end_offset=intent.offsets.get(name),
+                num_input_rows=read.get(name, 0),
+                input_rows_per_second=_rate(read.get(name, 0), interval),
+                processed_rows_per_second=_rate(read.get(name, 0), spent / 1000),
+                metrics=source.metrics() if isinstance(source, Counts) else {},
+            )
+            for name, source in sources.items()
+        ],
+        sink=SinkProgress(
+            description=sink.description,
+            num_output_rows=outcome.rows.height if outcome is not None else 0,
+            guarantee=sink.guarantee,
+        ),
+        adopted=outcome is None,
+    )
+
+
+def _operators(outcome: Outcome | None, sizes: Mapping[str, Mapping[str, int]]) -> list[OperatorProgress]:
+    reports = []
+    for id, change in outcome.changes.items() if outcome is not None else ():
+        mine = [size for name, size in sizes.items() if name.startswith(f"{id}/")]
+        reports.append(
+            OperatorProgress(
+                operator_name=id,
+                num_rows_total=sum(size["rows"] for size in mine),
+                num_rows_updated=change.updated,
+                num_rows_removed=change.evicted,
+                num_rows_dropped_by_watermark=change.late,
+                num_rows_without_event_time=change.without_time,
+                memory_used_bytes=sum(size["bytes"] for size in mine),
+            )
+        )
+    return reports
+
+
+def _rate(rows: int, seconds: float) -> float:
+    return round(rows / seconds, 3) if seconds > 0 else 0.0
+
+
+def instant(milliseconds: int) -> str:
+    """Epoch milliseconds for people: ISO 8601 in UTC."""
+    if milliseconds == FINAL:
+        return "end of input"
+    try:
+        found = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        return f"{milliseconds} ms"
+    return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")

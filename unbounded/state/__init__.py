@@ -1,0 +1,115 @@
+"""What does an operator's memory promise, wherever it lies?
+
+Operators ask for tables (rows by key) and logs (rows without one); a home holds them and makes them durable. The
+default home is `unbounded.state.memory`; every home passes `tests/contracts/state_contract.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import polars as pl
+
+__all__ = ["Home", "Log", "StateRef", "Table", "TableSpec"]
+
+StateRef: TypeAlias = Mapping[str, Any]
+"""Small JSON that names one commit of a home: enough to restore it, in another process too."""
+
+
+@dataclass(frozen=True, eq=False)
+class TableSpec:
+    """The shape of a table, and how rows of one key become one row.
+
+    `key` is any number of columns of any Polars type; without columns the table has one global row. Keys are exact:
+    null is a key, NaN equals NaN, -0.0 equals 0.0 (and comes back as 0.0). `values` may be empty: then it is a set.
+
+    `merge` holds one aggregate expression per value column, named like it, over any number of rows of one key, in
+    order: the stored row first, then the new ones. Over a single row it must give that row.
+
+    `expiry` names an Int64 value column: the time, in epoch milliseconds, from which on the row may go; null is never.
+    Without it nothing ever expires.
+    """
+
+    key: pl.Schema
+    values: pl.Schema
+    merge: tuple[pl.Expr, ...]
+    expiry: str | None
+
+
+class Table(Protocol):
+    """Rows by key. Frames hold the columns of `spec.key`, then those of `spec.values`."""
+
+    spec: TableSpec
+
+    def merge(self, partials: pl.DataFrame) -> pl.DataFrame:
+        """Fold rows in; gives the new row of every touched key, once: keys known before come first.
+
+        Keys may repeat, then their order matters. Costs what `partials` costs, whatever the table holds.
+        """
+
+    def insert(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Add the rows whose key is not there and give exactly these, in order; the first of equal keys wins.
+
+        Further columns of `rows` are not kept, but come back with them.
+        """
+
+    def expire(self, watermark: int) -> pl.DataFrame:
+        """Remove and give the rows whose expiry is at or below the watermark. Costs what is removed.
+
+        Watermarks never fall: one below an earlier one means the earlier one.
+        """
+
+    def remove(self, keys: pl.DataFrame) -> None:
+        """Forget these keys; one that is not there is no error."""
+
+    def scan(self) -> pl.DataFrame:
+        """Every row, in no order. Costs what the table holds."""
+
+    def __len__(self) -> int: ...
+
+
+class Log(Protocol):
+    """Append-only rows without a key."""
+
+    def append(self, rows: pl.DataFrame) -> None:
+        """Remember rows, durably from the next commit on."""
+
+    def restored(self) -> Iterator[pl.DataFrame]:
+        """What `restore` found, oldest first, once; read while iterating, so a damaged file is found then."""
+
+
+class Home(Protocol):
+    """Where state lives. Everything but `tidy` and `metrics` is called by the one thread that runs the query."""
+
+    def table(self, name: str, spec: TableSpec) -> Table:
+        """Declare a table, before `restore`."""
+
+    def log(self, name: str, schema: pl.Schema) -> Log:
+        """Declare a log, before `restore`."""
+
+    def restore(self, ref: StateRef | None) -> None:
+        """Put every table back to what it was at `commit`; None makes all of them empty.
+
+        Also abandons whatever was done since the last commit. Raises CheckpointError if the declared names or columns
+        are not those that were committed, CorruptRecordError naming a file that is damaged.
+        """
+
+    def commit(self, version: int, attempt: str) -> StateRef:
+        """Write durably what changed since the last commit, as one new object.
+
+        Versions rise. `attempt` is new each time, so that two writers never share a name.
+        """
+
+    def verify(self, ref: StateRef) -> bool:
+        """Whether the object of a commit is there and undamaged."""
+
+    def tidy(self, committed: int) -> None:
+        """Rewrite and delete old files, beside the running query; `committed` is its last version.
+
+        The last `retain` versions stay restorable, and so does any newer one.
+        """
+
+    def metrics(self) -> dict[str, dict[str, int]]:
+        """For every table its `rows` and an estimate of its `bytes` in memory."""

@@ -1,0 +1,88 @@
+"""Which rows are due? Promises to look at a slot at a time, in sorted runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from unbounded.state.slots import Slots, grown
+
+__all__ = ["NEVER", "Calendar", "Times"]
+
+Times = npt.NDArray[np.int64]
+
+NEVER = np.iinfo(np.int64).max
+"""The expiry of a row that never expires; stands for null."""
+
+_JOINED = 1 << 18  # longer runs are not joined: that pause would cost more than one more binary search per expire
+
+
+class Calendar:
+    """For every slot with an expiry one promise to look at it, not later than it is due.
+
+    Runs of (time, slot), each sorted by time, so looking costs what is due, for any spread of times. A row whose
+    expiry moves later keeps its promise and gets a new one when it was looked at; one that moves sooner gets one at
+    once.
+    """
+
+    def __init__(self) -> None:
+        self._promised: Times = np.zeros(0, np.int64)  # the time of the promise that counts; NEVER is none
+        self._runs: list[tuple[Times, Slots]] = []
+        self._entries = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self._promised.nbytes + 16 * self._entries
+
+    @property
+    def entries(self) -> int:
+        """Promises kept, those that no longer count included."""
+        return self._entries
+
+    def resize(self, slots: int) -> None:
+        before = len(self._promised)
+        self._promised = grown(self._promised, slots)
+        self._promised[before:] = NEVER
+
+    def schedule(self, slots: Slots, times: Times) -> None:
+        """These slots are due at these times from now on."""
+        sooner = np.flatnonzero(times < self._promised.take(slots))
+        if not len(sooner):
+            return
+        slots, times = slots[sooner], times[sooner]
+        self._promised[slots] = times
+        self._entries += len(slots)
+        self._runs.append(_sorted(times, slots))
+        while len(self._runs) > 1 and 2 * len(self._runs[-1][0]) >= len(self._runs[-2][0]):
+            if len(self._runs[-2][0]) > _JOINED:
+                break
+            (later_times, later_slots), (times, slots) = self._runs.pop(), self._runs.pop()
+            self._runs.append(_sorted(np.concatenate([times, later_times]), np.concatenate([slots, later_slots])))
+
+    def forget(self, slots: Slots) -> None:
+        """These slots are free; their promises do not count any more."""
+        self._promised[slots] = NEVER
+
+    def clear(self) -> None:
+        """Forget all promises; the live rows have to be scheduled again."""
+        self._promised[:] = NEVER
+        self._runs, self._entries = [], 0
+
+    def pop(self, watermark: int) -> Slots:
+        """The slots to look at now, each once; what is not due yet has to be scheduled again."""
+        found = []
+        for place, (times, slots) in enumerate(self._runs):
+            count = int(np.searchsorted(times, watermark, side="right"))
+            if count:
+                found.append(slots[:count][self._promised.take(slots[:count]) == times[:count]])
+                self._runs[place] = (times[count:], slots[count:])
+                self._entries -= count
+        self._runs = [run for run in self._runs if len(run[0])]
+        looked: Slots = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+        self._promised[looked] = NEVER
+        return looked
+
+
+def _sorted(times: Times, slots: Slots) -> tuple[Times, Slots]:
+    order = np.argsort(times, kind="stable")
+    return times[order], slots[order]

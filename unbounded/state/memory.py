@@ -1,0 +1,259 @@
+"""How does state live in this process's memory, and survive it?
+
+Tables are slots in memory; a commit writes the rows that changed. See `unbounded.state.changelog` for the files.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import polars as pl
+
+from unbounded.errors import PlanError, QueryChangedError
+from unbounded.state import Log, StateRef, Table, TableSpec
+from unbounded.state.changelog import (
+    Catalogue,
+    Delta,
+    Reference,
+    Writer,
+    catalogue_of,
+    forget_unneeded,
+    history,
+    log_history,
+    number_of,
+    pack,
+    read_delta,
+    read_record,
+    unpack,
+)
+from unbounded.state.table import Part, SlotTable
+from unbounded.storage import Storage, digest, encode
+
+__all__ = ["MemoryHome"]
+
+_LEAST = 16  # a part costs at least 1/16 of a segment, so that a small table is not rewritten with every batch
+_LONG = 200  # a type written out longer than this (an Enum) stands in a record by its beginning and digest
+
+
+class MemoryLog:
+    """Rows that are handed to the next commit, and not kept."""
+
+    def __init__(self, name: str, schema: pl.Schema) -> None:
+        self.name, self.schema = name, schema
+        self._added: list[pl.DataFrame] = []
+        self._restored: Iterator[pl.DataFrame] = iter(())
+
+    def append(self, rows: pl.DataFrame) -> None:
+        if rows.schema != self.schema:
+            raise PlanError(f"log {self.name!r} holds {self.schema}, not {rows.schema}; cast the rows")
+        if rows.height:
+            self._added.append(rows)
+
+    def restored(self) -> Iterator[pl.DataFrame]:
+        restored, self._restored = self._restored, iter(())
+        return restored
+
+    def changes(self) -> pl.DataFrame | None:
+        """What was appended since `settle`."""
+        return pl.concat(self._added) if self._added else None
+
+    def settle(self) -> None:
+        """What was appended is durable."""
+        self._added = []
+
+    def load(self, frames: Iterator[pl.DataFrame]) -> None:
+        """Forget everything and offer these rows."""
+        self._added, self._restored = [], frames
+
+
+class MemoryHome:
+    """Tables and logs in memory, their changes in `storage`.
+
+    `fan` deltas or runs are joined to one; `segment` is the number of slots in a segment of the base. Each row of a
+    delta pays for rewriting one slot of the base, so a commit copies no more than its own batch, on average.
+
+    `tidy` runs in another thread. It shares three things with the query, under one lock: the catalogue, which only it
+    replaces; the deltas since, which only the query replaces; and parts, immutable copies that the query leaves for it.
+    """
+
+    def __init__(self, storage: Storage, *, retain: int = 100, fan: int = 16, segment: int = 1 << 16) -> None:
+        self._storage, self._retain, self._fan, self._segment = storage, retain, fan, segment
+        self._tables: dict[str, SlotTable] = {}
+        self._logs: dict[str, MemoryLog] = {}
+        self._writer = Writer(storage, fan=fan, logs=self._logs.keys())
+        self._tidying = threading.Lock()
+        self._shared = threading.Lock()
+        self._forgotten = -1  # the last version at which old files were deleted
+        self._begin(Catalogue(segment), ())
+
+    def _begin(self, catalogue: Catalogue, deltas: tuple[Reference, ...]) -> None:
+        with self._shared:
+            self._catalogue, self._deltas = catalogue, deltas
+            self._parts: tuple[tuple[str, int, Part], ...] = ()
+        self._credit = dict.fromkeys(self._tables, 0)
+        self._copied = {  # by segment of the base, the version at which it was copied last
+            table: [segments[place].until if place in segments else -1 for place in range(max(segments) + 1)]
+            for table, segments in catalogue.segments.items()
+        }
+
+    # ------------------------------------------------------------------------------- declarations
+    def table(self, name: str, spec: TableSpec) -> Table:
+        self._refuse_taken(name)
+        self._tables[name] = SlotTable(name, spec)
+        self._credit[name] = 0
+        return self._tables[name]
+
+    def log(self, name: str, schema: pl.Schema) -> Log:
+        self._refuse_taken(name)
+        self._logs[name] = MemoryLog(name, schema)
+        return self._logs[name]
+
+    def _refuse_taken(self, name: str) -> None:
+        if name in self._tables or name in self._logs:
+            raise PlanError(f"state {name!r} is declared twice; give every table and log a name of its own")
+
+    def _schemas(self) -> dict[str, dict[str, dict[str, str]]]:
+        """What is declared, as a record says it."""
+        tables = {
+            name: {"key": _written(table.spec.key), "values": _written(table.spec.values)}
+            for name, table in self._tables.items()
+        }
+        return tables | {name: {"rows": _written(log.schema)} for name, log in self._logs.items()}
+
+    # ------------------------------------------------------------------------------------- commit
+    def commit(self, version: int, attempt: str) -> StateRef:
+        with self._shared:
+            catalogue, deltas = self._catalogue, self._deltas
+        deltas = tuple(delta for delta in deltas if number_of(delta.name) > catalogue.until)
+        changes = {name: part.changes() for name, part in (self._tables | self._logs).items()}
+        changed = {name: rows for name, rows in changes.items() if rows is not None}
+        credit = {name: self._earned(name, changed.get(name), catalogue.segment) for name in self._tables}
+        frames, blob = pack(changed)
+        record = {
+            "schemas": self._schemas(),
+            "tables": {
+                name: {"watermark": table.watermark, "expired": table.expired_by(version), "credit": credit[name]}
+                for name, table in self._tables.items()
+            },
+            "segment": catalogue.segment,
+            "catalogue": catalogue.file,
+            "deltas": deltas,
+            "frames": frames,
+        }
+        content = encode("state", version, record, blob)
+        file = Reference(f"state/{version}.{attempt}", digest(content))
+        self._storage.put(file.name, content)
+
+        for table in self._tables.values():
+            table.settle(version)
+        for log in self._logs.values():
+            log.settle()
+        self._credit = credit
+        with self._shared:
+            self._deltas = (*deltas, file) if changed else deltas
+        self._leave_parts(version, catalogue.segment)
+        return {"name": file.name, "digest": file.digest}
+
+    def _earned(self, name: str, changed: pl.DataFrame | None, segment: int) -> int:
+        """How many slots of the base may be copied: one per row of a delta, at most the whole table once."""
+        credit = self._credit[name] + (0 if changed is None else changed.height)
+        return min(credit, max(self._tables[name].size, segment // _LEAST))
+
+    def _leave_parts(self, version: int, segment: int) -> None:
+        """Copy the slices of the base that are due; none of a table whose last ones still wait for `tidy`."""
+        with self._shared:
+            waiting = {name for name, _, _ in self._parts}
+        left = []
+        for name in self._tables.keys() - waiting:
+            table, copied = self._tables[name], self._copied.setdefault(name, [])
+            copied.extend([-1] * (-(-table.size // segment) - len(copied)))
+            while copied and (oldest := min(copied)) < version:
+                place = copied.index(oldest)
+                low, high = place * segment, min((place + 1) * segment, table.size)
+                cost = max(high - low, segment // _LEAST)
+                if self._credit[name] < cost:
+                    break
+                self._credit[name] -= cost
+                copied[place] = version
+                left.append((name, version, table.part(low, high)))
+        with self._shared:
+            self._parts = (*self._parts, *left)
+
+    # ------------------------------------------------------------------------------------ restore
+    def restore(self, ref: StateRef | None) -> None:
+        with self._tidying:  # a tidy that runs ends first: it works on what is forgotten now
+            for folder in ("state", "runs"):
+                self._storage.settle(folder)
+            if ref is None:
+                self._restore_nothing()
+            else:
+                self._restore(Reference(ref["name"], ref["digest"]))
+
+    def _restore_nothing(self) -> None:
+        for table in self._tables.values():
+            table.clear()
+        for log in self._logs.values():
+            log.load(iter(()))
+        self._begin(Catalogue(self._segment), ())
+
+    def _restore(self, file: Reference) -> None:
+        record, blob = read_record(self._storage, file, "state")
+        self._refuse_others(record["schemas"])
+        catalogue = catalogue_of(self._storage, record)
+        files = tuple(Reference(*each) for each in record["deltas"])
+        deltas = [read_delta(self._storage, each) for each in files]
+        deltas.append(Delta(number_of(file.name), unpack(record["frames"], blob)))
+        for name, table in self._tables.items():
+            said = record["tables"][name]
+            table.load(history(self._storage, catalogue, deltas, name), said["watermark"], said["expired"])
+        for name, log in self._logs.items():
+            rows = log_history(self._storage, catalogue, deltas, name)
+            log.load(frame.select(log.schema.names()) for frame in rows)
+        self._begin(catalogue, (*files, file) if record["frames"] else files)
+        self._credit = {name: record["tables"][name]["credit"] for name in self._tables}
+
+    def _refuse_others(self, schemas: Mapping[str, Any]) -> None:
+        """Refuse a record whose tables and logs are not the declared ones."""
+        declared = self._schemas()
+        differences = [f"{name!r} is new: {declared[name]}" for name in declared.keys() - schemas.keys()]
+        differences += [f"{name!r} is no longer there: {schemas[name]}" for name in schemas.keys() - declared.keys()]
+        differences += [
+            f"{name!r} was {schemas[name]} and is {declared[name]}"
+            for name in declared.keys() & schemas.keys()
+            if declared[name] != schemas[name]
+        ]
+        if differences:
+            raise QueryChangedError(self._storage.url, sorted(differences))
+
+    def verify(self, ref: StateRef) -> bool:
+        try:
+            return digest(self._storage.read(ref["name"])) == str(ref["digest"])
+        except FileNotFoundError:
+            return False
+
+    # --------------------------------------------------------------------------------------- tidy
+    def tidy(self, committed: int) -> None:
+        with self._tidying:
+            with self._shared:
+                catalogue, deltas, parts = self._catalogue, self._deltas, self._parts
+                self._parts = ()
+            catalogue = self._writer.advance(catalogue, deltas, parts)
+            with self._shared:
+                self._catalogue = catalogue
+            if committed // self._fan != self._forgotten // self._fan:
+                forget_unneeded(self._storage, committed, self._retain)
+                self._forgotten = committed
+
+    def metrics(self) -> dict[str, dict[str, int]]:
+        return {name: {"rows": len(table), "bytes": table.nbytes} for name, table in list(self._tables.items())}
+
+
+def _written(schema: pl.Schema) -> dict[str, str]:
+    """A schema as text; column order matters for neither keys nor values."""
+    written = {name: str(dtype) for name, dtype in schema.items()}
+    return {
+        name: text if len(text) <= _LONG else f"{text[:_LONG]}... {digest(text.encode())}"
+        for name, text in written.items()
+    }

@@ -1,0 +1,287 @@
+"""How are rows kept by slot? One record of 64-bit words each, written and read for many slots at once."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+__all__ = ["Mask", "Rows", "Slots", "Values", "frame_of", "grown", "rows_at"]
+
+Slots: TypeAlias = npt.NDArray[np.int64]
+Mask: TypeAlias = npt.NDArray[np.bool_]
+Values: TypeAlias = "pa.Array | pl.Series"
+_Words: TypeAlias = npt.NDArray[np.uint64]
+_Item = TypeVar("_Item", bound=np.generic)
+
+_BITS = 64
+
+
+def grown(array: npt.NDArray[_Item], slots: int) -> npt.NDArray[_Item]:
+    """`array` with room for `slots`: at least half as much more than before, so growing costs O(1) per slot."""
+    if slots <= len(array):
+        return array
+    larger = np.zeros(max(slots, len(array) * 3 // 2, 1024), array.dtype)
+    larger[: len(array)] = array
+    return larger
+
+
+def rows_at(values: pl.Series, rows: Slots) -> pl.Series:
+    """These rows of a series: 9 us for 100 rows, where Series.gather goes through a plan and takes 80."""
+    return values[pl.Series(rows.astype(np.uint32))]
+
+
+def frame_of(names: Sequence[str], columns: Sequence[Values]) -> pl.DataFrame:
+    """A frame of what `Rows.take` gave. Arrow arrays go over together: 33 us for six, one at a time 51."""
+    arrays = [column for column in columns if isinstance(column, pa.Array)]
+    fixed = [name for name, column in zip(names, columns, strict=True) if isinstance(column, pa.Array)]
+    if not arrays:
+        return pl.DataFrame([column.alias(name) for name, column in zip(names, columns, strict=True)])
+    frame = pl.DataFrame(pa.RecordBatch.from_arrays(arrays, names=fixed))
+    for place, (name, column) in enumerate(zip(names, columns, strict=True)):
+        if isinstance(column, pl.Series):
+            frame.insert_column(place, column.alias(name))
+    return frame
+
+
+class Rows:
+    """The values of some columns by slot.
+
+    A record holds one null bit per column, in words of 64, and one word per column: the bits of a number, time or
+    boolean, or the position of any other value in append-only chunks. Rows are scattered in memory, so what counts is
+    how many cache lines are touched: reading 10,000 of 1e6 rows of six columns takes 0.18 ms this way and 0.38 by
+    column, writing them 0.29 and 0.84.
+    """
+
+    def __init__(self, schema: pl.Schema) -> None:
+        self._columns = [_column(dtype) for dtype in schema.dtypes()]
+        self._first = -(-len(self._columns) // _BITS)
+        self._width = self._first + len(self._columns)
+        self._record = np.dtype((np.void, 8 * self._width))
+        self._records: npt.NDArray[np.void] = np.zeros(0, self._record)
+        self._nulls = False  # whether a null was ever stored
+
+    @property
+    def nbytes(self) -> int:
+        return self._records.nbytes + sum(column.nbytes for column in self._referenced())
+
+    @property
+    def garbage(self) -> int:
+        """The most values any column keeps, overwritten ones included."""
+        return max((len(column) for column in self._referenced()), default=0)
+
+    def _referenced(self) -> list[_Referenced]:
+        return [column for column in self._columns if isinstance(column, _Referenced)]
+
+    def resize(self, slots: int) -> None:
+        """Make room for slots up to this many."""
+        if self._width:
+            self._records = grown(self._records, slots)
+
+    def put(self, slots: Slots, values: Sequence[pl.Series], rows: Slots | None = None) -> None:
+        """Write one row per slot: these rows of the values, or all. Slots do not repeat."""
+        if not self._width:
+            return
+        words = np.zeros((self._width, len(slots)), np.uint64)
+        for place, (column, series) in enumerate(zip(self._columns, values, strict=True)):
+            words[self._first + place], null = column.store(series, rows)
+            if null is not None:
+                self._nulls = True
+                words[place // _BITS] |= null.astype(np.uint64) << np.uint64(place % _BITS)
+        self._records[slots] = np.ascontiguousarray(words.T).view(self._record).reshape(-1)
+
+    def take(self, slots: Slots) -> list[Values]:
+        """The values of these slots, column by column, for `frame_of`."""
+        words, nulls = self._read(slots)
+        return [column.load(words[place], nulls[place]) for place, column in enumerate(self._columns)]
+
+    def equal(self, slots: Slots, values: Sequence[pl.Series], rows: Slots | None = None) -> Mask:
+        """Which slots hold these rows of the values, exactly; null equals null. Floats must be canonical."""
+        words, nulls = self._read(slots)
+        same = np.ones(len(slots), np.bool_)
+        for place, (column, series) in enumerate(zip(self._columns, values, strict=True)):
+            same &= column.equal(words[place], nulls[place], series, rows)
+        return same
+
+    def integers(self, slots: Slots, place: int, null: int) -> npt.NDArray[np.int64]:
+        """One Int64 column, `null` standing for null."""
+        words, first = self._records.view(np.uint64), slots * self._width
+        values = words.take(first + self._first + place).view(np.int64)
+        if self._nulls:
+            bits = words.take(first + place // _BITS) >> np.uint64(place % _BITS)
+            values[bits & np.uint64(1) == 1] = null
+        return values
+
+    def part(self, low: int, high: int) -> Rows:
+        """The slots from `low` to before `high`, counted from 0, as they are now; later writes do not reach it."""
+        part = Rows(pl.Schema())
+        part._columns = [column.frozen() if isinstance(column, _Referenced) else column for column in self._columns]
+        part._first, part._width, part._record = self._first, self._width, self._record
+        part._records, part._nulls = self._records[low:high].copy(), self._nulls
+        return part
+
+    def compact(self, live: Slots) -> None:
+        """Drop the values of all slots that are not `live`."""
+        words = self._records.view(np.uint64).reshape(-1, self._width)
+        for place, column in enumerate(self._columns, self._first):
+            if isinstance(column, _Referenced):
+                words[live, place] = column.compact(words[live, place])
+
+    def _read(self, slots: Slots) -> tuple[_Words, list[Mask | None]]:
+        """For every column the words of these slots, and where they are null if anywhere."""
+        if not self._width:
+            return np.zeros((0, len(slots)), np.uint64), []
+        records = self._records.take(slots).view(np.uint64).reshape(-1, self._width)
+        words = np.ascontiguousarray(records.T)
+        nulls: list[Mask | None] = [None] * len(self._columns)
+        if self._nulls and words[: self._first].any():
+            for place in range(len(self._columns)):
+                null = (words[place // _BITS] >> np.uint64(place % _BITS)) & np.uint64(1) == 1
+                nulls[place] = null if null.any() else None
+        return words[self._first :], nulls
+
+
+def _column(dtype: pl.DataType) -> _Fixed | _Referenced:
+    wide = dtype in (pl.Int128, pl.UInt128)
+    if dtype.is_temporal() or dtype == pl.Boolean or ((dtype.is_integer() or dtype.is_float()) and not wide):
+        return _Fixed(dtype)
+    return _Referenced(dtype)
+
+
+class _Fixed:
+    """Numbers, times and booleans: the bits of a value are its word; null is zero.
+
+    Bits go to and from Polars through Arrow buffers, without a copy: 6 us for 100 values, where Series.to_physical and
+    fill_null take 30 and 50.
+    """
+
+    def __init__(self, dtype: pl.DataType) -> None:
+        self._arrow = pl.Series([], dtype=dtype).to_arrow().type
+        self._boolean = dtype == pl.Boolean  # which Arrow packs to single bits
+        self._bits = np.dtype(np.uint8 if self._boolean else f"u{self._arrow.bit_width // 8}")
+
+    def store(self, values: pl.Series, rows: Slots | None) -> tuple[npt.NDArray[np.unsignedinteger], Mask | None]:
+        """The word of each row, and which rows are null if any."""
+        array = values.to_arrow()
+        valid, content = array.buffers()
+        start, end = array.offset, array.offset + len(array)
+        if start == end:
+            return np.zeros(0, self._bits), None
+        words = _unpacked(content, start, end) if self._boolean else np.frombuffer(content, self._bits, end)[start:]
+        words = words if rows is None else words.take(rows)
+        if not array.null_count:
+            return words, None
+        null = _unpacked(valid, start, end) == 0
+        null = null if rows is None else null.take(rows)
+        return np.where(null, self._bits.type(0), words), null
+
+    def load(self, words: _Words, null: Mask | None) -> pa.Array:
+        bits = words.astype(self._bits, copy=False)
+        content = _packed(bits) if self._boolean else pa.py_buffer(bits)
+        return pa.Array.from_buffers(self._arrow, len(bits), [None if null is None else _packed(~null), content])
+
+    def equal(self, words: _Words, null: Mask | None, values: pl.Series, rows: Slots | None) -> Mask:
+        others, other = self.store(values, rows)
+        same: Mask = words == others
+        if null is not None or other is not None:
+            same &= (False if null is None else null) == (False if other is None else other)
+        return same
+
+
+def _packed(bits: npt.NDArray[np.bool_] | npt.NDArray[np.unsignedinteger]) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(bits, bitorder="little"))
+
+
+def _unpacked(buffer: pa.Buffer, start: int, end: int) -> npt.NDArray[np.uint8]:
+    return np.unpackbits(np.frombuffer(buffer, np.uint8), count=end, bitorder="little")[start:]
+
+
+class _Referenced:
+    """Values of any other type: append-only chunks; the word of a value is its position in them.
+
+    A chunk at least half as long as the one before is joined to it, so there are few chunks and a value is copied
+    O(log n) times. Overwritten values are garbage until `compact`.
+    """
+
+    def __init__(self, dtype: pl.DataType) -> None:
+        self._dtype = dtype
+        self._chunks: tuple[pl.Series, ...] = ()
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def nbytes(self) -> int:
+        return sum(int(chunk.estimated_size()) for chunk in self._chunks)
+
+    def frozen(self) -> _Referenced:
+        """The same values; what is appended later does not reach it."""
+        frozen = _Referenced(self._dtype)
+        frozen._chunks, frozen._length = self._chunks, self._length
+        return frozen
+
+    def store(self, values: pl.Series, rows: Slots | None) -> tuple[Slots, None]:
+        """Append these rows; their positions. Nulls lie in the chunks."""
+        added = _owned(values if rows is None else rows_at(values, rows))
+        chunks = [*self._chunks, added]
+        while len(chunks) > 1 and 2 * len(chunks[-1]) >= len(chunks[-2]):
+            last = chunks.pop()
+            chunks[-1] = pl.concat([chunks[-1], last], rechunk=True)
+        self._chunks, self._length = tuple(chunks), self._length + len(added)
+        return np.arange(self._length - len(added), self._length), None
+
+    def load(self, words: _Words, null: Mask | None) -> pl.Series:
+        positions = words.view(np.int64)
+        if len(self._chunks) == 1:
+            return rows_at(self._chunks[0], positions)
+        if not self._chunks:
+            return pl.Series([], dtype=self._dtype)
+        if self._dtype.is_nested():
+            return self._load_nested(positions)
+        return rows_at(pl.concat(self._chunks, rechunk=False), positions)
+
+    def _load_nested(self, positions: Slots) -> pl.Series:
+        """Chunk by chunk: Polars would first join all chunks of nested values, and so cost what the table holds."""
+        starts = np.cumsum([0, *(len(chunk) for chunk in self._chunks)])
+        owner = np.searchsorted(starts, positions, side="right") - 1
+        order = np.argsort(owner, kind="stable")
+        pieces = [
+            rows_at(self._chunks[chunk], positions[order[owner[order] == chunk]] - starts[chunk])
+            for chunk in np.unique(owner)
+        ]
+        back = np.empty(len(order), np.int64)
+        back[order] = np.arange(len(order))
+        return rows_at(pl.concat(pieces, rechunk=True), back) if pieces else self._chunks[0].clear()
+
+    def equal(self, words: _Words, null: Mask | None, values: pl.Series, rows: Slots | None) -> Mask:
+        stored, values = self.load(words, null), values if rows is None else rows_at(values, rows)
+        if stored.equals(values, null_equal=True):  # nearly always: 2 us for 100 rows, eq_missing takes 30
+            return np.ones(len(stored), np.bool_)
+        return stored.eq_missing(values).to_numpy()
+
+    def compact(self, words: _Words) -> Slots:
+        """Keep only these values; their new positions."""
+        kept = _owned(self.load(np.ascontiguousarray(words), None))
+        self._chunks, self._length = (kept,), len(kept)
+        return np.arange(len(kept))
+
+
+def _owned(values: pl.Series) -> pl.Series:
+    """`values` in buffers of their own.
+
+    A string taken from a frame is a view that keeps all strings of the frame alive (10 strings kept 30 MB); a table
+    would slowly hold on to every batch it has seen.
+    """
+    if values.dtype in (pl.String, pl.Binary):
+        return pl.Series(values.name, values.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    if values.dtype.is_nested():  # may hold strings, and types that Arrow does not know
+        stream = io.BytesIO()
+        values.to_frame("values").write_ipc_stream(stream)
+        return pl.read_ipc_stream(stream.getvalue()).to_series()
+    return values.rechunk()

@@ -1,0 +1,67 @@
+"""How does one look at a frame without running a query?"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from unbounded.connectors import Mode, Offset, Remembers
+from unbounded.operators.flow import Flow
+from unbounded.plan import Node, Scan, evaluate, walk
+
+__all__ = ["Viewable"]
+
+
+class Viewable:
+    """The verbs that show a frame: its columns, its plan, and its answer over what is there now."""
+
+    _plan: Node
+
+    def collect_schema(self) -> pl.Schema:
+        """Column names and types of the answer."""
+        return pl.Schema(self._plan.schema)
+
+    @property
+    def schema(self) -> pl.Schema:
+        """Column names and types of the answer."""
+        return self.collect_schema()
+
+    @property
+    def columns(self) -> list[str]:
+        return self._plan.schema.names()
+
+    @property
+    def dtypes(self) -> list[pl.DataType]:
+        return self._plan.schema.dtypes()
+
+    @property
+    def width(self) -> int:
+        return len(self._plan.schema)
+
+    def explain(self, *, output_mode: Mode = "append") -> str:
+        """The plan from sink to sources, and what would be remembered for how long in an output mode."""
+        return Flow(self._plan, output_mode).explain()
+
+    def __repr__(self) -> str:
+        columns = ", ".join(f"{name}: {dtype}" for name, dtype in self._plan.schema.items())
+        return f"<StreamFrame [{columns}], unbounded; look at it with .snapshot() or .show()>"
+
+    def snapshot(self) -> pl.LazyFrame:
+        """The same query as bounded Polars over the rows that are there now: no lateness, no checkpoint."""
+        return self._bounded(None)
+
+    def show(self, limit: int | None = 5) -> None:
+        """Print `limit` rows of the answer over the first file (or unit) of each source alone."""
+        names = ", ".join(node.name for node in walk(self._plan) if isinstance(node, Scan))
+        rows = self._bounded(1)
+        print(f"over the first file of {names} only:")
+        print(rows.collect() if limit is None else rows.head(limit).collect())
+
+    def _bounded(self, units: int | None) -> pl.LazyFrame:
+        tables: dict[str, pl.LazyFrame] = {}
+        for node in walk(self._plan):
+            if isinstance(node, Scan):
+                source = node.source.fresh(units=units) if isinstance(node.source, Remembers) else node.source
+                until: Offset | None = source.latest(None, None, limited=units is not None)
+                empty = pl.LazyFrame(schema=source.schema)
+                tables[node.name] = empty if until is None else source.read(None, until)
+        return evaluate(self._plan, tables)

@@ -1,0 +1,131 @@
+"""Which windows hold a row?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+import polars as pl
+
+from unbounded.durations import longest_milliseconds, polars_duration, shortest_milliseconds, times
+from unbounded.errors import PlanError, UnsupportedOperationError
+from unbounded.expressions import passes
+from unbounded.plan import Node
+
+__all__ = ["LABEL", "Closed", "Window", "windows_of"]
+
+LABEL = "__window__"
+"""The column in which `Window` puts a window's label, beside the user's own columns."""
+
+_LOWER = "__lower__"
+
+Closed = Literal["left", "right", "both", "none"]
+
+
+@dataclass(frozen=True, eq=False)
+class Window(Node):
+    """Each row once for every window that holds it, with the window's label in `LABEL`.
+
+    Windows start at `dt.truncate(every)` of the column's own dtype and zone, plus `offset`, and last
+    `period`; a row belongs to every window that contains it. Rows with a null time belong to none.
+    """
+
+    input: Node
+    column: str
+    every: str
+    period: str
+    offset: str | None
+    closed: Closed
+    label: Literal["left", "right"]
+    boundaries: bool
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        return (self.input,)
+
+    def apply(self, *rows: pl.LazyFrame) -> pl.LazyFrame:
+        return self.assign(rows[0]).filter(pl.col(LABEL).is_not_null())
+
+    def assign(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """Like `apply`, but rows with a null time stay, once, with a null label, so that they can be counted."""
+        time = pl.col(self.column)
+        newest = time.dt.truncate(self.every)
+        if self.offset is not None:
+            back = self.offset[1:] if self.offset.startswith("-") else f"-{self.offset}"
+            newest = time.dt.offset_by(back).dt.truncate(self.every).dt.offset_by(self.offset)
+        if self.is_tumbling:
+            rows = rows.with_columns(newest.alias(_LOWER))
+        else:
+            starts = [newest.dt.offset_by(times(self.every, -i)) for i in range(self._candidates)]
+            within = [pl.when(self._contains(start, time)).then(start) for start in starts]
+            rows = (
+                rows.with_columns(pl.concat_list(within).list.drop_nulls().alias(_LOWER))
+                .explode(_LOWER, empty_as_null=True)
+                .filter(pl.col(_LOWER).is_not_null() | time.is_null())
+            )
+        lower = pl.col(_LOWER)
+        upper = lower.dt.offset_by(self.period)
+        columns = [(lower if self.label == "left" else upper).alias(LABEL)]
+        if self.boundaries:
+            columns += [lower.alias("_lower_boundary"), upper.alias("_upper_boundary")]
+        return rows.with_columns(columns).drop(_LOWER)
+
+    @property
+    def is_tumbling(self) -> bool:
+        """Whether every row is in exactly one window, the one at or before its time."""
+        return self.every == self.period and self.closed == "left"
+
+    @property
+    def _candidates(self) -> int:
+        """How many windows can hold one instant; one more where the upper bound belongs to a window."""
+        return -(-longest_milliseconds(self.period) // max(1, shortest_milliseconds(self.every))) + 1
+
+    def _contains(self, start: pl.Expr, time: pl.Expr) -> pl.Expr:
+        end = start.dt.offset_by(self.period)
+        above = time >= start if self.closed in ("left", "both") else time > start
+        below = time <= end if self.closed in ("right", "both") else time < end
+        return above & below
+
+
+def windows_of(
+    node: Node,
+    index_column: str | pl.Expr,
+    *,
+    every: str | timedelta,
+    period: str | timedelta | None,
+    offset: str | timedelta | None,
+    closed: Closed,
+    label: Literal["left", "right", "datapoint"],
+    boundaries: bool,
+    start_by: str,
+) -> Window:
+    """The `Window` node of `group_by_dynamic`'s arguments; PlanError for those that have no meaning here."""
+    column = index_column if isinstance(index_column, str) else passes(index_column)
+    if column is None or column not in node.schema:
+        there = ", ".join(node.schema)
+        raise PlanError(f"group_by_dynamic({index_column!s}): write the name of a column; there are: {there}")
+    dtype = node.schema[column]
+    if not (isinstance(dtype, pl.Datetime) or dtype == pl.Date):
+        raise PlanError(f"group_by_dynamic({column!r}): the column is {dtype}, and windows need Datetime or Date")
+    because = "the first row of a window is unknown while earlier ones may come"
+    if start_by != "window":
+        raise UnsupportedOperationError(
+            f"group_by_dynamic(start_by={start_by!r})", because=because, instead="leave it out, and use offset="
+        )
+    if label == "datapoint":
+        instead = f"label='left', and pl.col({column!r}).min() in agg"
+        raise UnsupportedOperationError("group_by_dynamic(label='datapoint')", because=because, instead=instead)
+    length = polars_duration(every, "every")
+    if shortest_milliseconds(length) <= 0:
+        raise PlanError(f"group_by_dynamic(every={every!r}): windows need a length above zero")
+    return Window(
+        node,
+        column,
+        every=length,
+        period=length if period is None else polars_duration(period, "period"),
+        offset=None if offset is None else polars_duration(offset, "offset"),
+        closed=closed,
+        label=label,
+        boundaries=boundaries,
+    )

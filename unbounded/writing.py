@@ -1,0 +1,152 @@
+"""How is a frame given to a sink, and by that, a query begun?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypedDict, Unpack
+
+import polars as pl
+
+from unbounded.connectors import Mode, Sink
+from unbounded.errors import UnknownOptionError
+from unbounded.manager import StreamingQuery, start
+from unbounded.plan import Node
+from unbounded.sinks.console import ConsoleSink
+from unbounded.sinks.each_batch import EachBatchSink
+from unbounded.sinks.files import FileSink
+from unbounded.sinks.memory import MemorySink
+from unbounded.trigger import ProcessingTime, Trigger
+
+__all__ = ["SinkOptions", "Writable"]
+
+
+class SinkOptions(TypedDict, total=False):
+    """What every sink takes."""
+
+    checkpoint: str | os.PathLike[str] | None
+    output_mode: Mode
+    trigger: Trigger
+    name: str | None
+    state: str | None
+    wait: bool | None
+
+
+_COMMON: Final = tuple(SinkOptions.__annotations__)
+
+
+class Writable:
+    """The verbs that end a frame. All take the options of `sink`."""
+
+    _plan: Node
+
+    def sink(self, sink: Sink, **options: Unpack[SinkOptions]) -> StreamingQuery:
+        """Begin a query that keeps `sink` up to date.
+
+        checkpoint: a folder of the query's own, from which it continues; required but for sinks that
+            remember nothing themselves (memory, console).
+        output_mode: "append" (default: final rows, each once), "update" (the new rows of the keys a batch
+            touched) or "complete" (the whole answer in every batch).
+        trigger: `ub.processing_time("5s")` (default "0s": at once, for ever), `ub.available_now()`,
+            `ub.once()`.
+        name: for messages and `ub.streams`. A run of this process under the same name or on the same
+            checkpoint is stopped after its batch, and replaced.
+        state: the home of the state; "memory" (default) keeps it in the process, durable in the checkpoint.
+        wait: whether to wait for the end; by default where the trigger ends by itself.
+
+        Raises PlanError with all reasons if the plan cannot be kept in this mode, CheckpointError if the
+        checkpoint does not fit, and, if it waits, the query's own error.
+        """
+        unknown = set(options) - set(_COMMON)
+        if unknown:
+            raise UnknownOptionError(min(unknown), "sink", _COMMON)
+        return start(
+            self._plan,
+            sink,
+            checkpoint=options.get("checkpoint"),
+            mode=options.get("output_mode", "append"),
+            trigger=options.get("trigger", ProcessingTime(0.0)),
+            name=options.get("name"),
+            state=options.get("state"),
+            wait=options.get("wait"),
+        )
+
+    def sink_parquet(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        partition_by: str | Sequence[str] = (),
+        storage_options: Mapping[str, Any] | None = None,
+        **options: Unpack[SinkOptions],
+    ) -> StreamingQuery:
+        """Write Parquet files into the folder `path`, exactly once; read them back with `ub.read_sink(path)`.
+
+        In append mode on a local disk, `pl.scan_parquet(path)` and other readers of the folder are right at any
+        moment. `partition_by` columns make hive folders, and stay in the files. Options as for `sink`.
+        """
+        return self._sink_files("parquet", path, partition_by, storage_options, options)
+
+    def sink_csv(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        partition_by: str | Sequence[str] = (),
+        storage_options: Mapping[str, Any] | None = None,
+        **options: Unpack[SinkOptions],
+    ) -> StreamingQuery:
+        """Write CSV files with a header into the folder `path`, as `sink_parquet` does."""
+        return self._sink_files("csv", path, partition_by, storage_options, options)
+
+    def sink_ndjson(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        partition_by: str | Sequence[str] = (),
+        storage_options: Mapping[str, Any] | None = None,
+        **options: Unpack[SinkOptions],
+    ) -> StreamingQuery:
+        """Write newline-delimited JSON files into the folder `path`, as `sink_parquet` does."""
+        return self._sink_files("ndjson", path, partition_by, storage_options, options)
+
+    def sink_ipc(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        partition_by: str | Sequence[str] = (),
+        storage_options: Mapping[str, Any] | None = None,
+        **options: Unpack[SinkOptions],
+    ) -> StreamingQuery:
+        """Write Arrow IPC files into the folder `path`, as `sink_parquet` does."""
+        return self._sink_files("ipc", path, partition_by, storage_options, options)
+
+    def _sink_files(
+        self,
+        format: str,
+        path: str | os.PathLike[str],
+        partition_by: str | Sequence[str],
+        storage_options: Mapping[str, Any] | None,
+        options: SinkOptions,
+    ) -> StreamingQuery:
+        unknown = set(options) - set(_COMMON)
+        if unknown:
+            raise UnknownOptionError(min(unknown), f"sink_{format}", ("partition_by", "storage_options", *_COMMON))
+        columns = (partition_by,) if isinstance(partition_by, str) else tuple(partition_by)
+        return self.sink(FileSink(path, format, partition_by=columns, storage_options=storage_options), **options)
+
+    def sink_memory(self, **options: Unpack[SinkOptions]) -> StreamingQuery:
+        """Keep the answer in this process; look at it with `query.read()`. Options as for `sink`."""
+        return self.sink(MemorySink(), **options)
+
+    def sink_console(self, *, rows: int = 20, **options: Unpack[SinkOptions]) -> StreamingQuery:
+        """Print up to `rows` rows of every batch. Options as for `sink`."""
+        return self.sink(ConsoleSink(rows), **options)
+
+    def foreach_batch(
+        self, function: Callable[[pl.DataFrame, int], None], **options: Unpack[SinkOptions]
+    ) -> StreamingQuery:
+        """Call `function(rows, batch_id)` once per batch, in order, in one thread, also with zero rows.
+
+        At least once: after a crash the last batch comes again with the same rows and the same `batch_id`, so
+        `(query.id, batch_id)` tells a repetition. Options as for `sink`.
+        """
+        return self.sink(EachBatchSink(function), **options)
