@@ -126,11 +126,9 @@ def reading(format: Format, options: Mapping[str, Any]) -> dict[str, Any]:
     return {_CSV_READING[name]: value for name, value in options.items() if name in _CSV_READING}
 
 
-def scan(
-    sources: Sequence[str] | Sequence[bytes], format: Format, schema: pl.Schema, reading: Mapping[str, Any]
-) -> pl.LazyFrame:
-    """The rows of one or more files, paths or whole contents, in order, with exactly `schema`."""
-    files = cast("list[str]", list(sources))  # Polars' stubs know lists of one kind only
+def scan(sources: Sequence[str | bytes], format: Format, schema: pl.Schema, reading: Mapping[str, Any]) -> pl.LazyFrame:
+    """The rows of one or more files, all given by path or all by content, in order, with exactly `schema`."""
+    files = cast("list[str]", list(sources))  # Polars' stubs want lists of one kind
     if format == "parquet":
         return pl.scan_parquet(files, schema=schema, glob=False, hive_partitioning=False)
     if format == "ipc":

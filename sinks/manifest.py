@@ -137,9 +137,11 @@ class Log:
     def find_loose(self, batch: int) -> Entry | None:
         """The entry of a batch that is not settled, with one look and no listing."""
         try:
-            return next(iter(self._read(_Piece(f"{batch:012d}", batch, batch))))
+            entry = next(iter(self._read(_Piece(f"{batch:012d}", batch, batch))))
         except FileNotFoundError:
             return None
+        self._records.settle("log")  # its writer may have failed before the name was durable
+        return entry
 
     def last(self) -> int | None:
         """The newest batch; None if there is none."""

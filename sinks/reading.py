@@ -83,18 +83,16 @@ def _open(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | Non
     last = log.last()
     since = last if owner.mode == "complete" and last is not None else 0
     entries = log.entries(since)
-    return (
-        owner,
-        entries[-1:] if owner.mode == "complete" else entries,
-        open_place(whole, shown(owner), storage_options),
-    )
+    if owner.mode == "complete":
+        entries = entries[-1:]
+    return owner, entries, open_place(whole, shown(owner), storage_options)
 
 
 def _rows(owner: Owner, files: Sequence[DataFile], place: Place) -> pl.LazyFrame:
     found = [place.find(file) for file in files if file.rows]
     if not found:
         return pl.LazyFrame(schema=owner.schema)
-    return scan(found, owner.format, owner.schema, owner.reading)  # type: ignore[arg-type]  # a place gives paths, or it gives contents
+    return scan(found, owner.format, owner.schema, owner.reading)
 
 
 def _newest_per_key(owner: Owner, entries: Sequence[Entry], place: Place) -> pl.LazyFrame:
@@ -105,7 +103,7 @@ def _newest_per_key(owner: Owner, entries: Sequence[Entry], place: Place) -> pl.
     if not gone:
         return rows.unique(owner.key, keep="last", maintain_order=True)
     keys = scan(
-        [place.find(file) for _, file in gone],  # type: ignore[arg-type]  # a place gives paths, or it gives contents
+        [place.find(file) for _, file in gone],
         "ipc",
         pl.Schema({name: owner.schema[name] for name in owner.key}),
         {},

@@ -99,7 +99,7 @@ STORIES: list[tuple[str, Pipeline, Mode, tuple[str, ...]]] = [
     ("complete", grouped, "complete", ()),
     ("windowed", windowed, "append", ()),
 ]
-FILES = 3
+FILES = 2
 
 
 def run(where: Path, pipeline: Pipeline, mode: Mode, partition_by: tuple[str, ...]) -> MicroBatches:

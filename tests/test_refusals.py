@@ -202,3 +202,15 @@ def test_row_wise_steps_may_change_over_a_restart(tmp_path: Path) -> None:
     second = ub.scan_memory(feed).filter(pl.col("v") > 0).group_by("k").agg(pl.col("v").sum())
     second.sink_parquet(tmp_path / "out", **options)
     assert ub.read_sink(tmp_path / "out").collect().sort("k").rows() == [("a", 11), ("b", -5)]
+
+
+def test_a_moved_source_is_refused_unless_it_is_allowed(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        pl.DataFrame({"k": [folder]}).write_parquet(tmp_path / folder / f"{folder}.parquet")
+    options: Any = {"checkpoint": tmp_path / "ckpt", "trigger": ub.available_now()}
+    ub.scan_parquet(tmp_path / "a", name="in").sink_parquet(tmp_path / "out", **options)
+    with pytest.raises(ub.CheckpointError, match=r"sources\.in\.place: was .*a, is .*b.*allow_source_change=True"):
+        ub.scan_parquet(tmp_path / "b", name="in").sink_parquet(tmp_path / "out", **options)
+    ub.scan_parquet(tmp_path / "b", name="in", allow_source_change=True).sink_parquet(tmp_path / "out", **options)
+    assert sorted(ub.read_sink(tmp_path / "out").collect()["k"]) == ["a", "b"]

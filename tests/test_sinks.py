@@ -328,6 +328,26 @@ def test_a_full_disk_is_left_without_the_files_of_the_failed_batch(
     assert_frame_equal(sink.read().collect(), ROWS)
 
 
+def test_a_record_whose_name_may_not_be_durable_is_made_so_before_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = open_sink(lambda: FileSink(tmp_path / "out", "parquet"), "append")
+    synced: list[str] = []
+
+    def fail(path: str) -> None:
+        if path.endswith("log"):
+            raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "sync_folder", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            sink.write(0, ROWS, {"x": 1}, removed=NONE_REMOVED)
+        patch.setattr(storage, "sync_folder", synced.append)
+        assert sink.written(0) == {"x": 1}
+    assert synced == [f"{tmp_path}/out._unbounded/log"]
+    assert_frame_equal(pl.read_parquet(tmp_path / "out"), ROWS)
+
+
 @pytest.mark.parametrize("by", [[], ["key"]])
 @pytest.mark.parametrize("mode", get_args(Mode))
 def test_on_an_object_store_an_attempt_that_was_not_recorded_is_never_read_and_later_deleted(

@@ -1,7 +1,7 @@
 """A query described once over tables that keep growing, and its answer kept up to date."""
 
 from unbounded.checkpoint import reset
-from unbounded.connectors import Counts, Identity, Mode, Remembers, Sink, Source, Tidies, Verifies
+from unbounded.connectors import Counts, Identity, Located, Mode, Remembers, Sink, Source, Tidies, Verifies
 from unbounded.errors import (
     CheckpointError,
     ConnectorError,
@@ -34,6 +34,7 @@ __all__ = [
     "FrameT",
     "Identity",
     "Listener",
+    "Located",
     "MemorySource",
     "Mode",
     "PlanError",

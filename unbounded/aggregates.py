@@ -207,7 +207,7 @@ def _rows(tree: Tree, expr: pl.Expr) -> str | None:
         case {"Column": _}:
             return ""
         case {"Filter": {"input": _, "by": by}} if parts:
-            return f"{parts[0]} filter {canonical_tree(by)}"
+            return f"{parts[0]} filter {canonical_tree(by)}".strip()
         case {"Explode": _} | {"Function": {"function": "DropNulls" | "DropNans" | {"ArrayExpr": {"Explode": _}}}}:
             return canonical_tree(tree)
     return parts[0] if parts else None

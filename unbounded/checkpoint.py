@@ -16,7 +16,7 @@ import getpass
 import os
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -81,8 +81,12 @@ class Checkpoint:
     def url(self) -> str:
         return self._storage.url
 
-    def open(self, run_id: str, name: str | None, pinned: Mapping[str, Any]) -> None:
+    def open(
+        self, run_id: str, name: str | None, pinned: Mapping[str, Any], *, may_differ: Collection[str] = ()
+    ) -> None:
         """Take the lock, read what is there, and refuse a query that does not fit it.
+
+        `may_differ` are dotted paths in `pinned` that the user allowed to change.
 
         Afterwards `id`, `last` (the newest commit, None before the first batch) and `pending` (an intent
         without a commit) are set.
@@ -91,7 +95,7 @@ class Checkpoint:
         for folder in ("", "offsets", "commits", "state"):
             self._storage.settle(folder)
         commits, offsets = self._numbers("commits"), self._numbers("offsets")
-        self._read_metadata(pinned, fresh=not commits and not offsets)
+        self._read_metadata(pinned, may_differ, fresh=not commits and not offsets)
         gaps = [n for n in range(commits[0], commits[-1]) if n not in set(commits)] if commits else []
         if gaps:
             raise CheckpointError(
@@ -155,7 +159,7 @@ class Checkpoint:
     def _read_commit(self, batch: int) -> Commit:
         return Commit(**self._read("commits", batch))
 
-    def _read_metadata(self, pinned: Mapping[str, Any], *, fresh: bool) -> None:
+    def _read_metadata(self, pinned: Mapping[str, Any], may_differ: Collection[str], *, fresh: bool) -> None:
         try:
             data = self._storage.read("metadata")
         except FileNotFoundError:
@@ -169,7 +173,7 @@ class Checkpoint:
             return
         found, _ = decode(data, "metadata", 0, f"{self.url}/metadata")
         self.id = str(found["id"])
-        differences = _differences(found["pinned"], pinned)
+        differences = [line for path, line in _differences(found["pinned"], pinned) if path not in may_differ]
         if differences:
             raise QueryChangedError(self.url, differences)
 
@@ -185,20 +189,21 @@ def _owner(run_id: str, name: str | None) -> dict[str, Any]:
     }
 
 
-def _differences(stored: Any, current: Any, path: str = "") -> list[str]:
-    """Where two JSON values differ, one readable line each."""
+def _differences(stored: Any, current: Any, path: str = "") -> list[tuple[str, str]]:
+    """Where two JSON values differ: the dotted path, and one readable line."""
     if isinstance(stored, Mapping) and isinstance(current, Mapping):
-        lines: list[str] = []
+        found: list[tuple[str, str]] = []
         for name in [*stored, *(name for name in current if name not in stored)]:
             here = f"{path}.{name}" if path else str(name)
             if name not in current:
-                lines.append(f"- {here}: {_short(stored[name])} is gone")
+                found.append((here, f"- {here}: {_short(stored[name])} is gone"))
             elif name not in stored:
-                lines.append(f"+ {here}: {_short(current[name])} is new")
+                found.append((here, f"+ {here}: {_short(current[name])} is new"))
             else:
-                lines += _differences(stored[name], current[name], here)
-        return lines
-    return [] if stored == current else [f"~ {path}: was {_short(stored)}, is {_short(current)}"]
+                found += _differences(stored[name], current[name], here)
+        return found
+    hint = " (if it is the same data in another place: allow_source_change=True)" if path.endswith(".place") else ""
+    return [] if stored == current else [(path, f"~ {path}: was {_short(stored)}, is {_short(current)}{hint}")]
 
 
 def _short(value: Any) -> str:

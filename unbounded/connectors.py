@@ -16,6 +16,7 @@ __all__ = [
     "Counts",
     "Guarantee",
     "Identity",
+    "Located",
     "Mode",
     "Offset",
     "Receipt",
@@ -111,6 +112,15 @@ class Remembers(Protocol):
 
     def remember(self, rows: pl.DataFrame) -> None:
         """Take rows of memory as known: at start all earlier ones, then each committed batch's."""
+
+
+@runtime_checkable
+class Located(Protocol):
+    """A source in a place that a checkpoint is bound to: a folder, a topic."""
+
+    @property
+    def location(self) -> str:
+        """The place, absolute and without credentials."""
 
 
 @runtime_checkable

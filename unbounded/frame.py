@@ -167,10 +167,6 @@ class StreamFrame(Viewable, Writable):
         """The frame itself: rows of a stream come in any order, and nothing here relies on it."""
         return self
 
-    def clear(self, n: int = 0) -> pl.LazyFrame:
-        """A bounded frame of the same columns with `n` rows of nulls."""
-        return pl.DataFrame(schema=self._plan.schema).clear(n).lazy()
-
     def inspect(self, fmt: str = "{}") -> StreamFrame:
         """Print the rows of each batch as they pass."""
         return self._step("inspect", fmt=fmt)
@@ -178,9 +174,8 @@ class StreamFrame(Viewable, Writable):
     def _predicates(self, predicates: Sequence[Any], constraints: Mapping[str, Any]) -> tuple[pl.Expr, ...]:
         named = [pl.col(name).eq(value) for name, value in constraints.items()]
         flat = [one for item in predicates for one in (item if isinstance(item, list | tuple) else [item])]
-        if any(isinstance(one, bool) for one in flat):
-            flat = [pl.lit(one) if isinstance(one, bool) else one for one in flat]
-        return expand(self._plan.schema, [*flat, *named], {}, unnamed=True)
+        exprs = [pl.lit(one) if isinstance(one, bool) else one for one in flat]
+        return expand(self._plan.schema, [*exprs, *named], {}, unnamed=True)
 
     def _step(self, verb: str, exprs: tuple[pl.Expr, ...] = (), **options: Any) -> StreamFrame:
         self._refuse_others(verb, exprs)
@@ -384,10 +379,14 @@ class StreamNamespace:
 
 
 def from_source(
-    source: Source, *, name: str | None = None, watermark: tuple[str, str | timedelta] | None = None
+    source: Source,
+    *,
+    name: str | None = None,
+    watermark: tuple[str, str | timedelta] | None = None,
+    allow_source_change: bool = False,
 ) -> StreamFrame:
     """The frame of all rows of a source; see `ub.scan`."""
-    frame = StreamFrame(Scan(source, name or source.default_name))
+    frame = StreamFrame(Scan(source, name or source.default_name, allow_source_change))
     return frame if watermark is None else frame.with_watermark(*watermark)
 
 

@@ -62,6 +62,8 @@ class Scan(Node):
 
     source: Source
     name: str
+    may_move: bool = False
+    """Whether a checkpoint of another place may go on here."""
 
     @cached_property
     def schema(self) -> pl.Schema:

@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from unbounded.checkpoint import Checkpoint, Commit, Intent
-from unbounded.connectors import Identity, Mode, Offset, Remembers, Sink, Tidies, Verifies
+from unbounded.connectors import Identity, Located, Mode, Offset, Remembers, Sink, Tidies, Verifies
 from unbounded.errors import CheckpointError, ConnectorError, FinishedError
 from unbounded.lineage import table_key
 from unbounded.operators import FINAL, Batch
@@ -107,7 +107,8 @@ class MicroBatches:
     # Start --------------------------------------------------------------------------------------
     def open(self) -> None:
         """Take the checkpoint, roll the sink forward, and bring state and sources back to the last batch."""
-        self._checkpoint.open(self.run_id, self._name, self._pinned())
+        moving = [f"sources.{name}.place" for name, scan in self._flow.scans.items() if scan.may_move]
+        self._checkpoint.open(self.run_id, self._name, self._pinned(), may_differ=moving)
         identity = Identity(self._checkpoint.id, self.run_id, self._name)
         self._sink.open(identity, self._flow.plan.schema, self._flow.key, self._sink_mode)
         self._refuse_another_history()
@@ -122,7 +123,10 @@ class MicroBatches:
 
     def _pinned(self) -> dict[str, Any]:
         sources = {
-            name: {"schema": {column: str(dtype) for column, dtype in source.schema.items()}}
+            name: {
+                "schema": {column: str(dtype) for column, dtype in source.schema.items()},
+                "place": source.location if isinstance(source, Located) else "",
+            }
             for name, source in self._sources.items()
         }
         return {**self._flow.pinned(), "sources": sources, "sink": self._sink.description}

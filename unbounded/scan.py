@@ -26,12 +26,20 @@ Where: TypeAlias = str | os.PathLike[str]
 Watermark: TypeAlias = tuple[str, str | timedelta]
 
 
-def scan(source: Source, *, name: str | None = None, watermark: Watermark | None = None) -> StreamFrame:
+def scan(
+    source: Source,
+    *,
+    name: str | None = None,
+    watermark: Watermark | None = None,
+    allow_source_change: bool = False,
+) -> StreamFrame:
     """An endless table of the rows of any source, your own included.
 
     `name` identifies it in the checkpoint and defaults to the source's own; two of one name are refused in a query.
+    A checkpoint is bound to the place its source had; `allow_source_change` lets this start read another place
+    under the old name.
     """
-    return from_source(source, name=name, watermark=watermark)
+    return from_source(source, name=name, watermark=watermark, allow_source_change=allow_source_change)
 
 
 def scan_parquet(
@@ -47,6 +55,7 @@ def scan_parquet(
     recursive: bool = False,
     glob: bool = True,
     storage_options: Mapping[str, Any] | None = None,
+    allow_source_change: bool = False,
     **options: Unpack[ParquetOptions],
 ) -> StreamFrame:
     """An endless table of the Parquet files under a path: a folder, a glob, or one file; local or an fsspec URL.
@@ -56,7 +65,7 @@ def scan_parquet(
     `max_bytes_per_trigger` on disk (None: no limit). A file without its footer, or younger than `min_file_age`, waits.
     Names with a part that starts with `_` or `.`, names like `x.tmp` or `x.part`, and empty files are passed over
     and counted in `query.last_progress`. `recursive` looks into the folders of a folder; `glob=False` takes
-    `*`, `?` and `[` literally; `storage_options` are fsspec's.
+    `*`, `?` and `[` literally; `storage_options` are fsspec's. `allow_source_change` as in `scan`.
 
     Columns and their types are those of `schema`, else of the oldest file, and stay pinned in the checkpoint.
     `options` are those of `pl.scan_parquet` that say how one file is read, with their defaults: `parallel,
@@ -80,7 +89,7 @@ def scan_parquet(
         storage_options=storage_options,
         **options,
     )
-    return scan(found, name=name, watermark=watermark)
+    return scan(found, name=name, watermark=watermark, allow_source_change=allow_source_change)
 
 
 def scan_csv(
@@ -96,6 +105,7 @@ def scan_csv(
     recursive: bool = False,
     glob: bool = True,
     storage_options: Mapping[str, Any] | None = None,
+    allow_source_change: bool = False,
     **options: Unpack[CsvOptions],
 ) -> StreamFrame:
     """An endless table of the CSV files under a path; see `scan_parquet` for which files are read, and when.
@@ -123,7 +133,7 @@ def scan_csv(
         storage_options=storage_options,
         **options,
     )
-    return scan(found, name=name, watermark=watermark)
+    return scan(found, name=name, watermark=watermark, allow_source_change=allow_source_change)
 
 
 def scan_ndjson(
@@ -139,6 +149,7 @@ def scan_ndjson(
     recursive: bool = False,
     glob: bool = True,
     storage_options: Mapping[str, Any] | None = None,
+    allow_source_change: bool = False,
     **options: Unpack[NdjsonOptions],
 ) -> StreamFrame:
     """An endless table of files with one JSON object per line; see `scan_parquet` for which are read, and when.
@@ -162,7 +173,7 @@ def scan_ndjson(
         storage_options=storage_options,
         **options,
     )
-    return scan(found, name=name, watermark=watermark)
+    return scan(found, name=name, watermark=watermark, allow_source_change=allow_source_change)
 
 
 def scan_ipc(
@@ -178,6 +189,7 @@ def scan_ipc(
     recursive: bool = False,
     glob: bool = True,
     storage_options: Mapping[str, Any] | None = None,
+    allow_source_change: bool = False,
     **options: Unpack[IpcOptions],
 ) -> StreamFrame:
     """An endless table of the Arrow IPC (Feather 2) files under a path; all as in `scan_parquet`.
@@ -198,7 +210,7 @@ def scan_ipc(
         storage_options=storage_options,
         **options,
     )
-    return scan(found, name=name, watermark=watermark)
+    return scan(found, name=name, watermark=watermark, allow_source_change=allow_source_change)
 
 
 def scan_memory(feed: MemorySource, *, name: str | None = None, watermark: Watermark | None = None) -> StreamFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, overload
 
 import polars as pl
 
@@ -36,12 +36,16 @@ def with_watermark(frame: FrameT, column: str, delay: str | timedelta) -> FrameT
     return frame.sort(column)
 
 
-def concat(items: Iterable[FrameT], *, how: ConcatHow = "vertical") -> FrameT:
+@overload
+def concat(items: Iterable[StreamFrame], *, how: ConcatHow = "vertical") -> StreamFrame: ...
+@overload
+def concat(items: Iterable[pl.LazyFrame], *, how: ConcatHow = "vertical") -> pl.LazyFrame: ...
+def concat(items: Iterable[Any], *, how: ConcatHow = "vertical") -> Any:
     """Put frames of one kind behind one another; `pl.concat` for bounded ones."""
-    frames: list[Any] = list(items)
+    frames = list(items)
     streams = [frame for frame in frames if isinstance(frame, StreamFrame)]
     if not streams:
-        return cast("FrameT", pl.concat(frames, how=how))
+        return pl.concat(frames, how=how)
     if len(streams) < len(frames):
         raise UnsupportedOperationError(
             "concat() of a stream and a bounded frame",

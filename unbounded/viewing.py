@@ -37,6 +37,10 @@ class Viewable:
     def width(self) -> int:
         return len(self._plan.schema)
 
+    def clear(self, n: int = 0) -> pl.LazyFrame:
+        """A bounded frame of the same columns with `n` rows of nulls."""
+        return pl.DataFrame(schema=self._plan.schema).clear(n).lazy()
+
     def explain(self, *, output_mode: Mode = "append") -> str:
         """The plan from sink to sources, and what would be remembered for how long in an output mode."""
         return Flow(self._plan, output_mode).explain()

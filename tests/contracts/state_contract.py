@@ -82,11 +82,11 @@ KEYS: dict[str, Keys] = {
     ),
     "array": _one(pl.Array(pl.Float32, 2), [0.0, NAN], [-0.0, NAN], [1.0, None]),
     "integer and string": Keys(
-        pl.Schema({"k": pl.Int64, "s": pl.String}),
+        pl.Schema({"k": pl.Int64(), "s": pl.String()}),
         ((1, "a"), (1, "b"), (2, "a"), (None, "a"), (1, None), (None, None), (2, _LONG)),
     ),
     "float, struct and date": Keys(
-        pl.Schema({"k": pl.Float64, "s": pl.Struct({"x": pl.Int8}), "d": pl.Date}),
+        pl.Schema({"k": pl.Float64(), "s": pl.Struct({"x": pl.Int8}), "d": pl.Date()}),
         ((NAN, None, _day(1)), (NAN, {"x": 1}, _day(1)), (0.0, {"x": None}, None), (-0.0, {"x": None}, None)),
     ),
     "no columns": Keys(pl.Schema(), ((),)),
@@ -94,13 +94,13 @@ KEYS: dict[str, Keys] = {
 
 _VALUES = pl.Schema(
     {
-        "n": pl.Int64,
-        "x": pl.Float64,
-        "flag": pl.Boolean,
-        "first": pl.String,
+        "n": pl.Int64(),
+        "x": pl.Float64(),
+        "flag": pl.Boolean(),
+        "first": pl.String(),
         "last": pl.List(pl.Int16),
         "most": pl.Decimal(10, 1),
-        "until": pl.Int64,
+        "until": pl.Int64(),
     }
 )
 _MERGE = (
@@ -198,7 +198,7 @@ class Model:
 
     def remove(self, keys: pl.DataFrame) -> None:
         if not self.spec.key:
-            self.rows = self.rows.head(0 if keys.height else None) if keys.height else self.rows
+            self.rows = self.rows.clear() if keys.height else self.rows
             return
         unwanted = set(content(keys))
         kept = [key not in unwanted for key in _unsorted(self.rows.select(self.spec.key.names()))]
@@ -401,8 +401,7 @@ class StateContract:
 
     def test_a_row_that_arrives_overdue_stays_until_the_next_expire_also_over_a_restart(self, tmp_path: Path) -> None:
         story = Story(self, tmp_path, KEYS["int64"])
-        for verb, *arguments in [("expire", 10), ("merge", [(0, 1, 5)]), ("commit",), ("crash",), ("tidy",)]:
-            story.do(verb, *arguments)
+        story.run([("expire", 10), ("merge", [(0, 1, 5)]), ("commit",), ("crash",), ("tidy",)])
         assert len(story.table) == 1
         story.do("expire", 10)
         assert len(story.table) == 0

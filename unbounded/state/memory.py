@@ -82,6 +82,7 @@ class MemoryHome:
         self._storage, self._retain, self._fan, self._segment = storage, retain, fan, segment
         self._tables: dict[str, SlotTable] = {}
         self._logs: dict[str, MemoryLog] = {}
+        self._schemas: dict[str, dict[str, dict[str, str]]] = {}  # what is declared, as a record says it
         self._writer = Writer(storage, fan=fan, logs=self._logs.keys())
         self._tidying = threading.Lock()
         self._shared = threading.Lock()
@@ -102,25 +103,19 @@ class MemoryHome:
     def table(self, name: str, spec: TableSpec) -> Table:
         self._refuse_taken(name)
         self._tables[name] = SlotTable(name, spec)
+        self._schemas[name] = {"key": _written(spec.key), "values": _written(spec.values)}
         self._credit[name] = 0
         return self._tables[name]
 
     def log(self, name: str, schema: pl.Schema) -> Log:
         self._refuse_taken(name)
         self._logs[name] = MemoryLog(name, schema)
+        self._schemas[name] = {"rows": _written(schema)}
         return self._logs[name]
 
     def _refuse_taken(self, name: str) -> None:
         if name in self._tables or name in self._logs:
             raise PlanError(f"state {name!r} is declared twice; give every table and log a name of its own")
-
-    def _schemas(self) -> dict[str, dict[str, dict[str, str]]]:
-        """What is declared, as a record says it."""
-        tables = {
-            name: {"key": _written(table.spec.key), "values": _written(table.spec.values)}
-            for name, table in self._tables.items()
-        }
-        return tables | {name: {"rows": _written(log.schema)} for name, log in self._logs.items()}
 
     # ------------------------------------------------------------------------------------- commit
     def commit(self, version: int, attempt: str) -> StateRef:
@@ -132,7 +127,7 @@ class MemoryHome:
         credit = {name: self._earned(name, changed.get(name), catalogue.segment) for name in self._tables}
         frames, blob = pack(changed)
         record = {
-            "schemas": self._schemas(),
+            "schemas": self._schemas,
             "tables": {
                 name: {"watermark": table.watermark, "expired": table.expired_by(version), "credit": credit[name]}
                 for name, table in self._tables.items()
@@ -216,7 +211,7 @@ class MemoryHome:
 
     def _refuse_others(self, schemas: Mapping[str, Any]) -> None:
         """Refuse a record whose tables and logs are not the declared ones."""
-        declared = self._schemas()
+        declared = self._schemas
         differences = [f"{name!r} is new: {declared[name]}" for name in declared.keys() - schemas.keys()]
         differences += [f"{name!r} is no longer there: {schemas[name]}" for name in schemas.keys() - declared.keys()]
         differences += [

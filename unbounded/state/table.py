@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from unbounded.errors import PlanError
 from unbounded.state import TableSpec
 from unbounded.state.expiry import NEVER, Calendar
 from unbounded.state.index import Hashes, Index, canonical, hash_rows
-from unbounded.state.slots import Mask, Rows, Slots, frame_of, grown, rows_at
+from unbounded.state.slots import Mask, Rows, Slots, Values, frame_of, grown, rows_at
 
 __all__ = ["LIVE", "SLOT", "VERSION", "Part", "SlotTable"]
 
@@ -158,11 +158,15 @@ class SlotTable:
             return None
         live = self._live.take(touched)
         here, gone = touched[live], touched[~live]
-        rows = _placed(here, pl.repeat(True, len(here), dtype=pl.Boolean, eager=True), self._frame(here))
-        if not len(gone):
-            return rows
-        nothing = self._frame(np.zeros(0, np.int64)).clear(len(gone))
-        return rows.vstack(_placed(gone, pl.repeat(False, len(gone), dtype=pl.Boolean, eager=True), nothing))
+        rows = self._placed(here, [*self._keys.take(here), *self._values.take(here)], live=True)
+        if len(gone):
+            nothing = pl.DataFrame(schema=self._schema).clear(len(gone))
+            rows = rows.vstack(self._placed(gone, nothing.get_columns(), live=False))
+        return rows
+
+    def _placed(self, slots: Slots, columns: Sequence[Values], *, live: bool) -> pl.DataFrame:
+        place, there = pl.Series(slots.astype(np.uint32)), pl.Series(np.full(len(slots), live))
+        return frame_of([SLOT, LIVE, *self._schema], [place, there, *columns])
 
     def expired_by(self, version: int) -> int:
         """The last version in which rows were expired, if the next commit is `version`; -1 for none."""
@@ -353,7 +357,3 @@ def _first_of_each(values: npt.NDArray[np.int64] | Hashes) -> Slots:
         return np.arange(len(values))
     _, first = np.unique(values, return_index=True)
     return np.sort(first)
-
-
-def _placed(slots: Slots, live: pl.Series, rows: pl.DataFrame) -> pl.DataFrame:
-    return pl.DataFrame([pl.Series(SLOT, slots).cast(pl.UInt32), live.alias(LIVE), *rows.get_columns()])
