@@ -345,3 +345,100 @@ def test_an_append_group_comes_once_and_never_before_it_is_final(mode: Any) -> N
     story.add(at[4:]).run()  # the row at 00:02 is late: its window closed
     assert story.late == 1
     assert story.answer().filter(pl.col("t") == START)["rows"].to_list() == [2]
+
+
+def minutes(*offsets: int) -> list[dict[str, Any]]:
+    return [{"t": START + timedelta(minutes=m)} for m in offsets]
+
+
+def test_of_two_watermarks_the_least_counts_and_a_silent_source_holds_it() -> None:
+    def pipeline(left: ub.StreamFrame, right: ub.StreamFrame) -> ub.StreamFrame:
+        marked = [left.with_watermark("t", "0s"), right.with_watermark("t", "0s")]
+        return ub.concat(marked).group_by_dynamic("t", every="10m").agg(pl.len().alias("rows"))
+
+    schema = {"t": pl.Datetime("us")}
+    story = Story(pipeline, schema, schema)
+    story.add(minutes(1, 25), feed=0).run().expect([])
+    story.add(minutes(3, 12), feed=1).run().expect([(START, 2)])
+    story.restart().add(minutes(31), feed=1).run()  # the left one stands at 25
+    story.expect([(START, 2), (START + timedelta(minutes=10), 1)], key=["t"])
+    assert story.late == 0
+
+
+def test_a_source_that_comes_twice_is_read_once_per_batch_and_has_one_watermark() -> None:
+    def pipeline(frame: ub.StreamFrame) -> ub.StreamFrame:
+        marked = frame.with_watermark("t", "5m")
+        early, late = marked.filter(pl.col("t") < START), marked.filter(pl.col("t") >= START)
+        return ub.concat([early, late]).group_by_dynamic("t", every="10m").agg(pl.len().alias("rows"))
+
+    story = Story(pipeline, {"t": pl.Datetime("us")})
+    story.add(minutes(-3, 1, 4)).run().add(minutes(30)).run()
+    story.expect([(START - timedelta(minutes=10), 1), (START, 2)], key=["t"])
+    assert [progress.num_input_rows for progress in story.progress if progress.num_input_rows] == [3, 1]
+
+
+def test_filtered_rows_move_the_watermark_only_if_the_filter_reads_the_time() -> None:
+    rows = [{"t": START, "v": 1}, {"t": START + timedelta(minutes=30), "v": -1}]
+
+    def by_value(frame: ub.StreamFrame) -> ub.StreamFrame:
+        return frame.with_watermark("t", "0s").filter(pl.col("v") > 0).group_by_dynamic("t", every="10m").agg(pl.len())
+
+    def by_time(frame: ub.StreamFrame) -> ub.StreamFrame:
+        before = pl.col("t") < START + timedelta(minutes=20)
+        return frame.with_watermark("t", "0s").filter(before).group_by_dynamic("t", every="10m").agg(pl.len())
+
+    schema = {"t": pl.Datetime("us"), "v": pl.Int64}
+    Story(by_value, schema).add(rows).run().expect([])
+    Story(by_time, schema).add(rows).run().expect([(START, 1)])
+
+
+def test_rows_without_a_time_enter_no_window_and_are_counted() -> None:
+    def pipeline(frame: ub.StreamFrame) -> ub.StreamFrame:
+        return frame.with_watermark("t", "0s").group_by_dynamic("t", every="5m", period="10m").agg(pl.len())
+
+    story = Story(pipeline, {"t": pl.Datetime("us")}).add([*minutes(1), {"t": None}, {"t": None}]).end()
+    assert story.answer()["len"].sum() == 2  # one row, in two windows
+    assert sum(one.num_rows_without_event_time for p in story.progress for one in p.state_operators) == 2
+    assert story.late == 0
+
+
+def test_a_key_that_is_the_time_itself_closes_when_the_watermark_reaches_it() -> None:
+    def pipeline(frame: ub.StreamFrame) -> ub.StreamFrame:
+        return frame.with_watermark("t", "1m").group_by("t").agg(pl.len().alias("rows"))
+
+    story = Story(pipeline, {"t": pl.Datetime("us")})
+    story.add(minutes(1, 1, 2)).run().expect([(START + timedelta(minutes=1), 2)])
+    story.add(minutes(1, 9)).run()
+    assert story.late == 1
+    story.expect([(START + timedelta(minutes=m), n) for m, n in ((1, 2), (2, 1))], key=["t"])
+
+
+@pytest.mark.parametrize("dtype", [pl.Datetime("ns"), pl.Datetime("ms", "Europe/Berlin"), pl.Date()])
+@pytest.mark.parametrize("every", ["1d", "1mo", "1w"])
+def test_windows_follow_the_calendar_of_their_column(dtype: Any, every: str) -> None:
+    def pipeline(frame: Any) -> Any:
+        return frame.pipe(ub.with_watermark, "t", "1d").group_by_dynamic("t", every=every).agg(pl.len().alias("rows"))
+
+    days = pl.select(t=pl.date_range(datetime(2026, 2, 20), datetime(2026, 4, 5), "3d")).select(
+        pl.col("t").cast(pl.Datetime("us")).dt.offset_by("23h30m")
+    )
+    zone = getattr(dtype, "time_zone", None)
+    times = days.select(pl.col("t").dt.replace_time_zone(zone).cast(dtype) if zone else pl.col("t").cast(dtype))
+    story = Story(pipeline, {"t": dtype})
+    for cut in times.iter_slices(4):
+        story.add(cut).run()
+    same_rows(story.end().answer(), pipeline(times.lazy()).collect(), key=["t"])
+    assert story.late == 0
+
+
+def test_integers_wrap_and_counts_do_not_as_in_polars() -> None:
+    top = 2**63 - 1
+    story = Story(lambda f: f.select(pl.col("v").sum()), {"v": pl.Int64}, mode="complete")
+    story.add([{"v": top}]).run().add([{"v": 2}]).run().expect(pl.LazyFrame({"v": [top, 2]}).select(pl.col("v").sum()))
+
+
+def test_a_join_above_an_update_aggregate_that_repeats_a_key_is_an_error_and_not_a_guess() -> None:
+    names = pl.DataFrame({"k": ["a", "a"], "name": ["Ann", "Anna"]})
+    story = Story(lambda f: f.group_by("k").len().join(names, on="k"), {"k": pl.String}, mode="update")
+    with pytest.raises(ub.PlanError, match="several rows of one key"):
+        story.add([{"k": "a"}]).run()

@@ -22,7 +22,7 @@ from unbounded.checkpoint import Checkpoint
 from unbounded.connectors import Mode, Sink
 from unbounded.errors import PlanError
 from unbounded.plan import Node
-from unbounded.progress import Listener, Progress, Record, TerminalLine
+from unbounded.progress import Listener, Progress, Record, LiveLine
 from unbounded.query import MicroBatches
 from unbounded.state.memory import MemoryHome
 from unbounded.storage import open_storage
@@ -352,7 +352,7 @@ def start(
         raise
     ends = isinstance(trigger, AvailableNow | Once)
     waits = ends if wait is None else wait
-    streams.hold(query, [TerminalLine()] if waits else [])
+    streams.hold(query, [LiveLine()] if waits else [])
     if waits:
         query.await_termination()
     return query

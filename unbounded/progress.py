@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO
 
-__all__ = ["Listener", "OperatorProgress", "Progress", "Record", "SinkProgress", "SourceProgress", "TerminalLine"]
+__all__ = ["Listener", "OperatorProgress", "Progress", "Record", "SinkProgress", "SourceProgress", "LiveLine"]
 
 
 @dataclass(frozen=True)
@@ -129,25 +130,58 @@ class Listener(Protocol):
     def on_query_terminated(self, id: str, run_id: str, exception: BaseException | None) -> None: ...
 
 
-class TerminalLine:
-    """One live line, rewritten in place; silent where the stream is no terminal."""
+class LiveLine:
+    """One line with a bar, rewritten in place in a terminal or a notebook cell; silent elsewhere.
+
+    The bar is the share of the files known so far that were read, by this run and earlier ones.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
-        self._live = self._stream.isatty()
-        self._batches = self._rows = 0
+        self._show = _in_notebook() or _in_terminal(stream or sys.stderr)
+        self._rows = 0
 
     def on_query_started(self, id: str, run_id: str, name: str | None) -> None:
-        self._batches = self._rows = 0
+        self._rows = 0
 
     def on_query_progress(self, progress: Progress) -> None:
-        self._batches += 1
         self._rows += progress.num_input_rows
-        if self._live:
-            self._stream.write(f"\r\x1b[2K{progress.line} · {self._rows:,} rows in all")
-            self._stream.flush()
+        if self._show is not None:
+            read = sum(source.metrics.get("seen", 0) for source in progress.sources)
+            left = sum(source.metrics.get("backlog_files", 0) for source in progress.sources)
+            share = read / (read + left) if read + left else 1.0
+            self._show(f"{_bar(share)} {progress.line} · {self._rows:,} rows in all")
 
     def on_query_terminated(self, id: str, run_id: str, exception: BaseException | None) -> None:
-        if self._live and self._batches:
-            self._stream.write("\n")
-            self._stream.flush()
+        if self._show is not None:
+            self._show(None)
+
+
+def _bar(share: float, width: int = 20) -> str:
+    full = round(share * width)
+    return "█" * full + "░" * (width - full) + f" {share:4.0%}"
+
+
+def _in_terminal(stream: TextIO) -> Callable[[str | None], None] | None:
+    if not stream.isatty():
+        return None
+
+    def show(line: str | None) -> None:
+        stream.write("\n" if line is None else f"\r\x1b[2K{line}")
+        stream.flush()
+
+    return show
+
+
+def _in_notebook() -> Callable[[str | None], None] | None:
+    """A line in the output of the running cell, if this is a notebook's kernel."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None or not hasattr(shell, "kernel"):
+        return None
+    display = sys.modules["IPython"].display
+    handle = display.display(display.HTML("<pre></pre>"), display_id=True)
+
+    def show(line: str | None) -> None:
+        if line is not None:
+            handle.update(display.HTML(f"<pre>{html.escape(line)}</pre>"))
+
+    return show
