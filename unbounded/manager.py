@@ -22,9 +22,8 @@ from unbounded.checkpoint import Checkpoint
 from unbounded.connectors import Mode, Sink
 from unbounded.errors import PlanError
 from unbounded.plan import Node
-from unbounded.progress import Listener, Progress, Record, LiveLine
+from unbounded.progress import Listener, LiveLine, Progress, Record
 from unbounded.query import MicroBatches
-from unbounded.state.memory import MemoryHome
 from unbounded.storage import open_storage
 from unbounded.trigger import AvailableNow, Once, Trigger, checked
 
@@ -331,6 +330,9 @@ def start(
             f'{sink.description} needs a checkpoint to continue where it stopped. Write checkpoint="ckpt/<name>", a '
             "folder of its own for this query"
         )
+    # numpy and pyarrow, which a script that only describes queries need not wait for.
+    from unbounded.state.memory import MemoryHome  # noqa: PLC0415
+
     storage = open_storage(f"memory://unbounded/{uuid.uuid4()}" if checkpoint is None else checkpoint)
     streams.make_room(storage.url, name)
     queries: list[StreamingQuery] = []
