@@ -24,7 +24,7 @@ class EachBatchSink:
     """
 
     def __init__(self, function: Callable[[pl.DataFrame, int], None]) -> None:
-        self._name = getattr(function, "__qualname__", repr(function))
+        self._name = getattr(function, "__name__", repr(function))
         _check_signature(function, self._name)
         self._function: Callable[[pl.DataFrame, int], object] = function
 
@@ -88,5 +88,5 @@ def _check_signature(function: object, name: str) -> None:
     except TypeError:
         raise PlanError(
             f"{name}{signature} cannot be called as {name}(rows, batch_id). "
-            f"Write def {name.rpartition('.')[2]}(rows: pl.DataFrame, batch_id: int) -> None"
+            "Write def write(rows: pl.DataFrame, batch_id: int) -> None"
         ) from None

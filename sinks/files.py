@@ -220,7 +220,7 @@ class FileSink:
             return
         now.log.merge(
             committed,
-            settle=lambda entries: now.place.settle_shown([file for entry in entries for file in entry.files]),
+            settle=lambda entries: _settle(now.place, entries),
             keep=lambda entry: self._lasting(now.owner, entry, committed),
         )
         if self._tidied is None or committed // _SWEEP != self._tidied // _SWEEP:
@@ -246,6 +246,12 @@ class FileSink:
         horizon = self._clock() - _READERS_FINISH
         first_kept = next((entry.batch - 1 for entry in behind if entry.time > horizon), until + 1)
         now.place.forget(name for name, batch in sorted(names.items()) if batch < first_kept)
+
+
+def _settle(place: Place, entries: Sequence[Entry]) -> None:
+    """Make durable what followed these entries: their files are shown, and other attempts' files are gone."""
+    place.settle_shown([file for entry in entries for file in entry.files])
+    place.settle_staged()
 
 
 def _visible(owner: Owner, entries: Sequence[Entry]) -> list[DataFile]:

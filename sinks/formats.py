@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 import polars as pl
@@ -15,11 +16,11 @@ import polars.selectors as cs
 
 from unbounded.errors import PlanError, UnknownOptionError, UnsupportedOperationError, nearest
 
-__all__ = ["Format", "check_format", "check_types", "encode", "extension", "reading", "scan"]
+__all__ = ["OPTIONS", "Format", "check_format", "check_types", "encode", "extension", "reading", "scan"]
 
 Format: TypeAlias = Literal["parquet", "csv", "ndjson", "ipc"]
 
-_OPTIONS: Mapping[Format, frozenset[str]] = {
+OPTIONS: Mapping[Format, frozenset[str]] = {
     "parquet": frozenset({"compression", "compression_level", "statistics", "row_group_size", "data_page_size"}),
     "csv": frozenset(
         {"include_bom", "compression", "compression_level", "include_header", "separator", "line_terminator"}
@@ -50,8 +51,8 @@ def check_format(format: str, options: Mapping[str, Any]) -> Format:
         )
     known = cast("Format", format)
     for option in options:
-        if option not in _OPTIONS[known]:
-            raise UnknownOptionError(option, f"a {format} sink", _OPTIONS[known])
+        if option not in OPTIONS[known]:
+            raise UnknownOptionError(option, f"a {format} sink", OPTIONS[known])
     if known == "csv":
         _check_csv(options)
     return known
@@ -137,7 +138,7 @@ def scan(sources: Sequence[str | bytes], format: Format, schema: pl.Schema, read
     if format == "csv":
         frame = pl.scan_csv(files, schema=carried, glob=False, **reading)
     else:
-        frame = pl.scan_ndjson([_unglobbed(file) for file in files], schema=carried)  # type: ignore[arg-type]  # see below
+        frame = pl.scan_ndjson(_unglobbed(files), schema=carried)
     return frame.with_columns(
         pl.col(name).str.to_time("%H:%M:%S%.f") if dtype == pl.Time else pl.col(name).cast(dtype)
         for name, dtype in schema.items()
@@ -145,12 +146,11 @@ def scan(sources: Sequence[str | bytes], format: Format, schema: pl.Schema, read
     )
 
 
-def _unglobbed(file: str | bytes) -> str | bytes:
-    """A path that `scan_ndjson`, which has no `glob=False`, would take for a pattern is read at once instead."""
-    if isinstance(file, str) and any(sign in file for sign in "*?["):
-        with open(file, "rb") as opened:
-            return opened.read()
-    return file
+def _unglobbed(files: list[str]) -> list[str]:
+    """Contents instead, if `scan_ndjson`, which has no `glob=False`, would take one of the paths for a pattern."""
+    if not any(isinstance(file, str) and set("*?[") & set(file) for file in files):
+        return files
+    return cast("list[str]", [Path(file).read_bytes() for file in files])
 
 
 def _refuse_not_finite(rows: pl.DataFrame) -> None:
