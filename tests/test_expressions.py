@@ -233,6 +233,7 @@ def test_an_unknown_column_of_a_selector_is_polars_own_error() -> None:
         A.map_batches(never_called).alias("z"),
         A.filter(B.map_elements(never_called)).sum().over("k"),
         A.sort_by(B.map_elements(never_called)),
+        pl.struct(B, x=pl.struct(A.map_elements(never_called))),
         L.list.eval(pl.element().map_elements(never_called)),
         pl.fold(0, never_called, [A, B]),
         pl.reduce(never_called, [A, B]),
@@ -278,6 +279,7 @@ def test_the_columns_of_an_expression_are_all_it_reads() -> None:
 # ----------------------------------------------------------------------------------------- row-wise
 ROWWISE: list[pl.Expr] = [
     *(A, A.alias("z"), pl.lit(1), pl.lit(None), A + B, -A, ~Y, A**2, A // 2, A.eq_missing(B), Y & (A > 1)),
+    *(A.abs() * A.abs(), A + A - A),
     *(A.is_in([1, 2]), A.is_in(pl.Series([1, 2])), A.is_in(L), A.replace({1: 2}), A.fill_null(B), A.is_null()),
     *(A.replace_strict({1: 2}, default=None), A.fill_null(strategy="zero"), A.cast(pl.String), A.hash()),
     *(F.round(2), F.fill_nan(0), F.is_nan(), F.clip(1, 2), F.sqrt(), F.cast(pl.Int64, strict=False)),
@@ -300,6 +302,8 @@ ROWWISE: list[pl.Expr] = [
     *(pl.col("ar").arr.sum(), pl.col("st").struct.field("a"), pl.col("st").struct.with_fields(x=pl.field("a") + 1)),
     *(pl.struct(A, z=B), pl.concat_list(A, B), pl.concat_str(S, "k"), pl.format("{}-{}", S, A), pl.coalesce(A, B)),
     *(pl.sum_horizontal(A, B), pl.any_horizontal(Y, A > 1), pl.when(A > 1).then(B).otherwise(0), pl.int_ranges(0, B)),
+    T.dt.date().dt.is_business_day(holidays=[date(2020, 1, 2)]),
+    pl.business_day_count(T.dt.date(), date(2020, 1, 9)) + T.dt.date().dt.add_business_days(1, roll="forward").dt.day(),
     A.map_elements(successor, return_dtype=pl.Int64),
     pl.struct(A, B).map_elements(lambda row: len(row), return_dtype=pl.Int64) + 1,
     A.map_batches(successor, return_dtype=pl.Int64, is_elementwise=True).cast(pl.String),
@@ -333,6 +337,7 @@ def test_a_rowwise_expression_gives_the_same_however_the_rows_are_cut(expr: pl.E
         (S.str.join(","), "`str.join()` looks at all rows"),
         (pl.int_range(pl.len()), "`len()` looks at all rows"),
         (A.sum().over("k"), "`over(...)` looks at all rows of its partition"),
+        (A.shift() * A.shift(), "`shift()` needs the rows before or behind"),
         (A + A.shift(), "`shift()` needs the rows before or behind"),
         (A.diff().abs(), "`diff()` needs the rows before or behind"),
         (A.cum_sum(), "`cum_sum()` needs the rows before or behind"),
@@ -343,6 +348,7 @@ def test_a_rowwise_expression_gives_the_same_however_the_rows_are_cut(expr: pl.E
         (A.drop_nulls(), "`drop_nulls()` changes the number of rows"),
         (L.explode(), "`explode()` changes the number of rows"),
         (A.head(3), "`head(), tail() or slice()` changes the number of rows"),
+        (T.dt.date().dt.is_business_day().any(), "`any()` looks at all rows"),
         (A.shuffle(), "`shuffle()` gives another answer each time"),
         (L.list.sample(1), "`list.sample()` gives another answer each time"),
         (pl.lit(pl.Series([1, 2])), "a Series is matched to rows by position"),
@@ -413,6 +419,7 @@ DIFFERENT: list[pl.Expr] = [
         pl.lit(Decimal("1.2")),
         pl.lit(b"a"),
     ),
+    *(A.abs() * A.abs(), A + A - A),
     *(A.is_in([1, 2]), A.is_in([1, 3]), A.is_in([1, 2], nulls_equal=True), A.is_in(pl.Series([1, 2], dtype=pl.Int8))),
     *(A.is_in(list(range(500))), A.is_in([*range(499), -1]), S.is_in(["x", "y"]), S.is_in(["x', 'y"])),
     *(

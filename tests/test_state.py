@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_series_equal
 
 from tests.contracts.state_contract import KEYS, RETAIN, Model, Operation, StateContract, Story, content, spec_of
 from unbounded.errors import CheckpointError, CorruptRecordError, PlanError
 from unbounded.state import Home, StateRef, Table, TableSpec
+from unbounded.state.folding import Fold
 from unbounded.state.memory import MemoryHome
 from unbounded.state.slots import Rows
 from unbounded.state.table import SlotTable
@@ -179,6 +181,35 @@ def test_a_string_does_not_keep_the_batch_it_came_with() -> None:
     assert sum(buffer.size for buffer in kept.to_arrow().buffers() if buffer is not None) < 1_000
 
 
+_NUMBERS: dict[str, tuple[pl.DataType, list[float | None]]] = {
+    "int64": (pl.Int64(), [None, 0, 1, -1, 2**63 - 1, -(2**63)]),
+    "uint64": (pl.UInt64(), [None, 0, 1, 2**64 - 1]),
+    "int32": (pl.Int32(), [None, 0, 7, 2**31 - 1, -(2**31)]),
+    "float64": (pl.Float64(), [None, 0.0, -0.0, 1.5, -1.5, float("nan"), float("inf"), -float("inf")]),
+    "float32": (pl.Float32(), [None, 0.0, -0.0, 1.5, float("nan"), float("inf")]),
+}
+
+
+@pytest.mark.parametrize("kind", _NUMBERS)
+@pytest.mark.parametrize("aggregate", ["sum", "min", "max", "first", "last"])
+def test_a_pair_of_rows_folds_as_a_group_of_two_does(kind: str, aggregate: str) -> None:
+    dtype, numbers = _NUMBERS[kind]
+    stored = pl.Series("n", [one for one in numbers for _ in numbers], dtype=dtype)
+    new = pl.Series("n", [other for _ in numbers for other in numbers], dtype=dtype)
+    fold = Fold(pl.Schema({"n": dtype}), (getattr(pl.col("n"), aggregate)().alias("n"),))
+    slots = np.arange(len(stored))
+    order, (grouped,) = fold.groups(slots, [stored], slots, [new])
+    (paired,) = fold.pairs([stored], [new])
+    assert fold.has_pairs
+    assert_series_equal(paired, grouped[np.argsort(order)], check_exact=True)  # for which -0.0 is 0.0
+
+
+def test_an_aggregate_without_a_form_for_two_rows_is_folded_in_groups() -> None:
+    numbers = pl.Schema({"n": pl.Int64(), "name": pl.String()})
+    assert not Fold(numbers, (pl.col("n").sum(), pl.col("name").max())).has_pairs
+    assert not Fold(pl.Schema({"n": pl.Int64()}), (pl.col("n").filter(pl.col("n") > 0).sum(),)).has_pairs
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
@@ -253,6 +284,23 @@ def test_files_stay_in_proportion_to_the_live_rows() -> None:
     files, size = max(sizes[300:])
     assert files < 60  # 8 segments, 3 runs in each of 4 levels, deltas, and what retained versions need of older ones
     assert size < 12 * table.scan().estimated_size()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_table_of_many_segments_is_restored_at_any_retained_version(seed: int) -> None:
+    """Some segments change all the time and others never, so the base is never of one version."""
+    shelf, generator = Shelf(), random.Random(seed)
+    home, table = counting(shelf, fan=2 + seed, segment=16)
+    past: list[tuple[StateRef, list[str]]] = []
+    for version in range(160):
+        low = generator.choice([0, 0, 0, 100, 200, 280])
+        table.merge(count({low + generator.randrange(30) for _ in range(generator.choice([3, 20]))}, version + 80))
+        table.expire(version)
+        table.remove(count([generator.randrange(300)]).select("k"))
+        past.append((home.commit(version, "a"), content(table.scan())))
+        home.tidy(version)
+        ref, rows = generator.choice(past[-RETAIN:])
+        assert content(counting(shelf, ref)[1].scan()) == rows
 
 
 def test_nothing_is_left_of_versions_that_are_not_retained() -> None:

@@ -82,7 +82,7 @@ def _named(expr: pl.Expr, name: str) -> pl.Expr:
 
 def _without_name_map(expr: pl.Expr) -> pl.Expr:
     """An expression of one column with its name in place of the Python function that makes it."""
-    if _called(expr) != "name.map" or expr.meta.has_multiple_outputs():
+    if expr.meta.has_multiple_outputs() or not str(expr).endswith(".name.map()"):
         return expr
     return _named(expr.meta.pop()[0], expr.meta.output_name())
 
@@ -211,7 +211,7 @@ def why_not_rowwise(expr: pl.Expr, schema: Mapping[str, pl.DataType]) -> str | N
 
     `map_elements` is row-wise by contract, `map_batches` if it says is_elementwise=True.
     """
-    for one in expand(schema, [expr], {}, unnamed=True):
+    for one in map(_without_holidays, expand(schema, [expr], {}, unnamed=True)):
         read = columns_of(one) if columns_of(one) <= schema.keys() else schema.keys()
         frame = pl.LazyFrame(schema={**{name: schema[name] for name in read}, _KEEP: pl.Boolean()})
         if not _is_separable(one, frame):
@@ -221,9 +221,26 @@ def why_not_rowwise(expr: pl.Expr, schema: Mapping[str, pl.DataType]) -> str | N
     return None
 
 
+def _without_holidays(expr: pl.Expr) -> pl.Expr:
+    """What is judged, but never computed: the holidays of a business-day function are a Series that is no column."""
+    if "business_day" not in str(expr) or python_function(expr):
+        return expr
+    none = tree_of(pl.lit([], dtype=pl.List(pl.Date)))
+
+    def cleared(tree: Tree) -> Tree:
+        match tree:
+            case {"Function": {"input": [*parts, {"Literal": {"Series": _}}], "function": {"Business": name}}}:
+                return {"Function": {"input": [*map(cleared, parts), none], "function": {"Business": name}}}
+        return rewrite(tree, cleared)
+
+    return expression(cleared(tree_of(expr)))
+
+
 def _is_separable(expr: pl.Expr, frame: pl.LazyFrame) -> bool:
-    """Whether Polars would rather filter before it computes the expression; a filter left on top says no."""
-    return not frame.with_columns(expr.alias(_ROW)).filter(_KEEP).explain().lstrip().startswith("FILTER")
+    """Whether Polars would filter first and compute the expression afterwards: then no filter stands on top."""
+    pushed = pl.QueryOptFlags.none(predicate_pushdown=True)
+    plan = frame.with_columns(expr.alias(_ROW)).filter(_KEEP).explain(optimizations=pushed)
+    return plan.lstrip().startswith("WITH_COLUMNS")
 
 
 def _culprit(expr: pl.Expr, frame: pl.LazyFrame) -> pl.Expr:
@@ -275,8 +292,8 @@ _LONGEST = 200  # signs of a list of values; longer ones are told apart by their
 def canonical(expr: pl.Expr) -> str:
     """A text that is equal for equal expressions over restarts, whatever the name of the result.
 
-    Every option and every value of a literal is part of it. The body of a Python function is not: such
-    an expression is known by its outline (`str`) and by the canonical form of what it reads.
+    Every option and every value of a literal is part of it. A Python function cannot be looked into: an
+    expression that holds one is known by its calls and by what they read.
     """
     if python_function(expr):
         parts = ", ".join(canonical(part) for part in reversed(expr.meta.pop()))

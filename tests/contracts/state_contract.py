@@ -358,18 +358,18 @@ class StateContract:
 
         any_history()
 
-    examples = 12
+    examples = 8
 
     def test_every_retained_version_can_be_restored(self, tmp_path: Path) -> None:
         story = Story(self, tmp_path, KEYS["integer and string"])
-        for number in range(40):
+        for number in range(41):
             story.do("merge", [(number + place, number, 3 * number % 31) for place in range(4)])
             story.do("remove", [number % 7])
             story.do("append", [(0, number, None)])
             story.do("expire", number // 2)
             story.do("commit")
             story.do("tidy")
-        while story.past[-1].version > 39 - RETAIN + 1:
+        while story.past[-1].version > 40 - RETAIN + 1:
             story.do("go back", 1)
 
     def test_a_batch_in_pieces_gives_the_same_table(self, tmp_path: Path) -> None:
@@ -380,11 +380,11 @@ class StateContract:
             pieces.merge(rows_of(KEYS["int64"], draws[start : start + 7]))
         assert content(whole.scan()) == content(pieces.scan())
 
-    def test_merge_gives_each_touched_key_once_known_keys_first(self, tmp_path: Path) -> None:
+    def test_merge_gives_each_touched_key_once_in_order_of_first_appearance(self, tmp_path: Path) -> None:
         table = _table(self.open(tmp_path))
         table.merge(rows_of(KEYS["int64"], [(5, 1, None), (2, 1, None)]))
         touched = table.merge(rows_of(KEYS["int64"], [(0, 1, None), (2, 1, None), (1, 1, None), (0, 1, None)]))
-        assert touched["k"].to_list() == [-1, 0, 1]
+        assert touched["k"].to_list() == [0, -1, 1]
         assert touched["n"].to_list() == [2, 2, 1]
 
     def test_insert_gives_the_first_of_equal_new_keys_in_order(self, tmp_path: Path) -> None:

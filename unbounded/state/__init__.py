@@ -44,7 +44,7 @@ class Table(Protocol):
     spec: TableSpec
 
     def merge(self, partials: pl.DataFrame) -> pl.DataFrame:
-        """Fold rows in; gives the new row of every touched key, once: keys known before come first.
+        """Fold rows in; gives the new row of every touched key, once, in the order in which they first appear.
 
         Keys may repeat, then their order matters. Costs what `partials` costs, whatever the table holds.
         """

@@ -233,7 +233,7 @@ class MemoryHome:
         with self._tidying:
             with self._shared:
                 catalogue, deltas, parts = self._catalogue, self._deltas, self._parts
-                self._parts = ()
+                self._parts = ()  # if writing fails, the base just stays older until its next round
             catalogue = self._writer.advance(catalogue, deltas, parts)
             with self._shared:
                 self._catalogue = catalogue
