@@ -67,7 +67,8 @@ class Line:
     def on_query_progress(self, progress: ub.Progress) -> None:
         read = progress.sources[0].metrics["seen"]
         if self.batches == 0 and progress.batch_id > 0:
-            print(f"continuing after batch {progress.batch_id - 1}, with file {read} of {self.files}")
+            batches = progress.batch_id + 1 + self.files - read  # one a file, and those that only close windows
+            print(f"continuing after batch {progress.batch_id - 1} of {batches}, with file {read} of {self.files}")
         self.batches += 1
         line = f"{read} of {self.files} files · {progress.line}"
         if sys.stdout.isatty():

@@ -90,6 +90,11 @@ class FileSink:
         return True
 
     @property
+    def location(self) -> str:
+        """The absolute path or URL of the folder."""
+        return self.path
+
+    @property
     def description(self) -> str:
         path = re.sub(r"//[^/@]*@", "//", self.path)  # no user:password@ in what is printed
         return f"{self._format} files in {path}"

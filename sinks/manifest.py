@@ -154,12 +154,12 @@ class Log:
 
     def loose(self) -> list[Entry]:
         """The entries that may not be settled: few, however long the history, if the log is merged now and then."""
-        return list(self._entries([piece for piece in self._live() if not piece.is_segment]))
+        return list(self._entries([piece for piece in self._live() if not piece.is_segment], self.settled() + 1))
 
     def entries(self, since: int = 0, until: int | None = None) -> list[Entry]:
         """The entries of the batches `since` to `until`, both included.
 
-        CorruptRecordError if a batch between the first and the last is missing.
+        CorruptRecordError if a batch from `since` to the last one is missing.
         """
         for look in range(_LOOKS):
             try:
@@ -173,7 +173,8 @@ class Log:
         """As `entries`, read as far as they are asked for; FileNotFoundError if they are merged meanwhile."""
         end = float("inf") if until is None else until
         pieces = [piece for piece in self._live() if piece.last >= since and piece.first <= end]
-        return (entry for entry in self._entries(pieces) if since <= entry.batch <= end)
+        first = min([since, *(piece.first for piece in pieces)])
+        return (entry for entry in self._entries(pieces, first) if since <= entry.batch <= end)
 
     def merge(
         self, committed: int, *, settle: Callable[[Sequence[Entry]], None], keep: Callable[[Entry], Entry]
@@ -185,7 +186,7 @@ class Log:
         live = self._live()
         self._forget([piece for piece in self._pieces() if piece not in live])
         while run := _mergeable([piece for piece in self._live() if piece.last <= committed]):
-            entries = list(self._entries(run))
+            entries = list(self._entries(run, run[0].first))
             if not run[0].is_segment:
                 settle(entries)
             self._put_segment([keep(entry) for entry in entries])
@@ -216,8 +217,9 @@ class Log:
                 live.append(piece)
         return live
 
-    def _entries(self, pieces: Sequence[_Piece]) -> Iterator[Entry]:
-        seen = pieces[0].first - 1 if pieces else -1
+    def _entries(self, pieces: Sequence[_Piece], first: int) -> Iterator[Entry]:
+        """The entries from batch `first` on; CorruptRecordError at a gap."""
+        seen = first - 1
         for piece in pieces:
             for entry in self._read(piece):
                 if entry.batch <= seen:  # two attempts at a merge that overlap hold the same entries

@@ -80,6 +80,9 @@ class Discovery:
         self._folder, self._form, self._order = folder, form, order
         self._min_age, self._clock = min_age, clock
         self._seen: set[bytes] = set()
+        self._read: set[str] = (
+            set()
+        )  # names of the last listing that are in `_seen`: a look-up is cheaper than a digest
         self._backlog = self._current = _Backlog()
         self._frozen: list[_Backlog] = []
         self._waiting: dict[str, tuple[File, float]] = {}
@@ -100,10 +103,12 @@ class Discovery:
         ignored: Counter[str] = Counter()
         found = []
         young = self._clock() - self._min_age
+        read = set()
         for name, listed in self._folder.names(ignored):
             file = known.get(name)
             if file is None:
-                if self._seen and digest_of(name) in self._seen:
+                if name in self._read or (self._seen and digest_of(name) in self._seen):
+                    read.add(name)
                     continue
                 file = listed or self._folder.stat(name)
             if file is None:
@@ -114,6 +119,7 @@ class Discovery:
                 ignored["young"] += 1
             else:
                 found.append(file)
+        self._read = read
         found.sort(key=lambda file: (file.mtime_ns, file.name), reverse=self._order == "latest_first")
         self._ignored = ignored
         self._backlog = _Backlog(found)

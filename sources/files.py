@@ -82,6 +82,7 @@ class FileSource:
             f"scan_{format}", max_files_per_trigger=max_files_per_trigger, max_bytes_per_trigger=max_bytes_per_trigger
         )
         self._limits = Limits(max_files_per_trigger, max_bytes_per_trigger)
+        self._recursive = recursive
         self._folder = open_folder(source, recursive=recursive, glob=glob, storage_options=storage_options)
         if self._form.options.get("hive_schema") and not isinstance(self._folder, LocalFolder):
             raise UnsupportedOperationError(
@@ -127,6 +128,11 @@ class FileSource:
         """Where the names in offsets are relative to: an absolute path or URL, without credentials."""
         return self._folder.url
 
+    def covers(self, location: str) -> bool:
+        """A folder covers itself, and with `recursive` what lies below it."""
+        root = self.location.rstrip("/")
+        return location.rstrip("/") == root or (self._recursive and location.startswith(f"{root}/"))
+
     def end(self) -> Offset | None:
         number = self._discovery.freeze()
         return None if number is None else {"listing": number}
@@ -154,6 +160,15 @@ class FileSource:
         """Look again at what Polars has read by name; bytes from elsewhere were looked at as they were read."""
         if isinstance(self._folder, LocalFolder):
             self._check_identity(_files(until))
+
+    def unreadable(self, until: Offset) -> str | None:
+        """Read the files one by one until one fails: slow, and only for the message of a batch that failed."""
+        for file in _files(until):
+            try:
+                scan_files(self._folder, self._form, [file], self._columns).collect()
+            except pl.exceptions.ComputeError:
+                return str(self._folder.path(file.name))
+        return None
 
     def acknowledge(self, until: Offset) -> None:
         """Files stay where they are."""
@@ -183,8 +198,8 @@ class FileSource:
         raise SourceDataLostError(
             f"the batch promised to read {self._folder.path(then.name)} as {then}, but it is "
             f"{'gone' if found is None else f'now {found}'}{more}. Move that very file back (a copy is another file) "
-            "and start again; or start with a new checkpoint and a new output. Files must not change after they "
-            "appear: write them as '.x.tmp' and rename"
+            "and start again; or let the batch be planned anew without it: ub.reset(checkpoint, pending_only=True). "
+            "Files must not change after they appear: write them as '.x.tmp' and rename"
         )
 
 

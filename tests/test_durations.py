@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 import unbounded as ub
-from unbounded.durations import longest_milliseconds, milliseconds, polars_duration, shortest_milliseconds, times
+from unbounded.durations import is_positive, longest_milliseconds, milliseconds, most_windows, polars_duration, times
 
 
 @pytest.mark.parametrize(
@@ -39,4 +39,11 @@ def test_windows_keep_the_calendar() -> None:
     assert polars_duration("-90 minutes", "offset") == "-90m"
     assert times("1mo", -3) == "-3mo"
     assert times("1h30m", 2) == "2h60m"
-    assert shortest_milliseconds("1mo") < 28.5 * 86_400_000 < 31 * 86_400_000 <= longest_milliseconds("1mo")
+    assert longest_milliseconds("1mo") >= 31 * 86_400_000
+    assert is_positive("1us")
+    assert not is_positive("0s")
+
+
+@pytest.mark.parametrize(("every", "period", "most"), [("5m", "10m", 3), ("100us", "1ms", 11), ("5m", "3m", 2)])
+def test_an_instant_is_in_so_many_windows_at_most(every: str, period: str, most: int) -> None:
+    assert most_windows(every, period) == most

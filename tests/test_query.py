@@ -65,7 +65,7 @@ def test_an_error_of_user_code_arrives_as_itself_with_batch_and_offsets() -> Non
 
     with pytest.raises(ZeroDivisionError, match="user code") as caught:
         ub.scan_memory(feed_of("a")).foreach_batch(broken, checkpoint="memory://failing", trigger=ub.available_now())
-    assert any("batch 0" in note and "offsets" in note for note in caught.value.__notes__)
+    assert any("in batch 0 (offsets" in note for note in caught.value.__notes__)
     assert "broken" in {entry.name for entry in caught.traceback}
 
 
@@ -230,6 +230,46 @@ def test_a_query_still_running_at_exit_commits_its_batch_and_says_so(tmp_path: P
     assert ub.read_sink(tmp_path / "out").collect().rows() == [("a",)]
 
 
+def test_a_batch_that_ends_at_exit_is_committed(tmp_path: Path) -> None:
+    ended = python(
+        """
+        import sys, time, polars as pl, unbounded as ub
+        feed = ub.MemorySource({"k": pl.String}); feed.add([{"k": "a"}])
+        def slow(rows, batch_id): time.sleep(0.5)
+        ub.scan_memory(feed).foreach_batch(slow, checkpoint=sys.argv[1])
+        time.sleep(0.1)
+        """,
+        str(tmp_path / "ckpt"),
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert len(list((tmp_path / "ckpt" / "commits").iterdir())) == 1
+
+
+def test_ctrl_c_ends_the_wait_and_the_query() -> None:
+    ended = python(
+        """
+        import _thread, threading, time, polars as pl, unbounded as ub
+        feed = ub.MemorySource({"k": pl.String}); feed.add([{"k": "a"}])
+        def slow(rows, batch_id): time.sleep(1.0)
+        threading.Timer(0.3, _thread.interrupt_main).start()
+        try:
+            ub.scan_memory(feed).foreach_batch(slow, checkpoint="memory://c", trigger=ub.available_now())
+        except KeyboardInterrupt:
+            print("interrupted", ub.streams.active)
+        """
+    )
+    assert ended.stdout.strip() == "interrupted []", ended.stderr
+
+
+def test_a_refused_start_leaves_the_running_query_alone(tmp_path: Path) -> None:
+    feed = feed_of("a")
+    query = ub.scan_memory(feed).sink_parquet(tmp_path / "out", checkpoint=tmp_path / "ckpt")
+    with pytest.raises(ub.PlanError):
+        counting(feed).sink_parquet(tmp_path / "out", checkpoint=tmp_path / "ckpt")
+    assert query.is_active
+    query.stop()
+
+
 def test_a_failure_that_nobody_looked_at_ends_the_process_with_1() -> None:
     ended = python(
         """
@@ -269,6 +309,7 @@ def test_reset_forgets_a_checkpoint_and_nothing_else(tmp_path: Path) -> None:
     )
     deleted = ub.reset(tmp_path / "ckpt")
     assert "metadata" in deleted
+    assert [path.name for path in (tmp_path / "ckpt").rglob("*") if path.is_file()] == ["lock"]
     assert ub.read_sink(tmp_path / "out").collect().height == 1
     with pytest.raises(ub.CheckpointError, match="no checkpoint"):
         ub.reset(tmp_path / "ckpt")

@@ -251,7 +251,7 @@ def die_and_finish(
     kind: _Kind, path: Path, disk: _Disk, schedule: list[tuple[int, When, Loss]], chance: random.Random
 ) -> bool:
     """Die as scheduled, then run to the end; whether the last death was reached."""
-    died = False
+    died = is_late = False
     for at, when, loss in schedule:
         disk.start(at, when)
         died = False
@@ -262,7 +262,9 @@ def die_and_finish(
         disk.start(None, "before")
         if died and loss == "power":
             disk.lose_power(chance)
-        check_readers(kind, path, is_late=died and loss == "power")
+        # What a power loss took from the folder comes back with the next start that gets far enough.
+        is_late = died and (is_late or loss == "power")
+        check_readers(kind, path, is_late=is_late)
     run(kind, path)
     check_finished(kind, path)
     return died

@@ -19,7 +19,7 @@ from unbounded.state import Home, StateRef, Table, TableSpec
 from unbounded.state.folding import Fold
 from unbounded.state.memory import MemoryHome
 from unbounded.state.slots import Rows
-from unbounded.state.table import SlotTable
+from unbounded.state.table import SLOT, SlotTable
 from unbounded.storage import LocalStorage, Lock, Record, Storage
 
 COUNT = TableSpec(
@@ -150,16 +150,36 @@ def test_a_table_that_grows_and_shrinks_stays_exact(kind: str) -> None:
     assert content(table.scan()) == content(model.rows)
 
 
-def test_overwritten_values_and_promises_do_not_pile_up() -> None:
-    rows = _random_rows("string", random.Random(1), keys=10**6, height=100)
+def test_overwritten_values_do_not_pile_up() -> None:
+    rows = _random_rows("string", random.Random(1), keys=10**6, height=100).with_columns(until=pl.lit(None, pl.Int64))
+    table = SlotTable("table", spec_of(KEYS["string"]))
+    sizes = []
+    for _ in range(300):
+        table.merge(rows)
+        sizes.append(table.nbytes)
+    assert max(sizes[100:]) <= max(sizes[:100])
+
+
+def test_promises_of_rows_that_expire_ever_sooner_do_not_pile_up() -> None:
+    table = SlotTable("last", TableSpec(COUNT.key, COUNT.values, (pl.col("n").sum(), pl.col("until").last()), "until"))
+    sizes = []
+    for step in range(300):
+        table.merge(count(range(100), until=10**6 - step))
+        sizes.append(table.nbytes)
+    assert max(sizes[100:]) <= max(sizes[:100])
+    assert table.expire(10**6 - 299).height == 100
+
+
+def test_a_part_is_not_reached_by_what_the_table_does_later() -> None:
+    rows = _random_rows("string", random.Random(2), keys=10**6, height=100)
     table = SlotTable("table", spec_of(KEYS["string"]))
     table.merge(rows)
-    for step in range(40):
-        table.merge(rows.with_columns(until=pl.lit(10**6 - step, pl.Int64)))
-    grown = table.nbytes
-    for step in range(400):
-        table.merge(rows.with_columns(until=pl.lit(10**6 - 1000 - step, pl.Int64)))
-    assert table.nbytes < 4 * grown
+    part, before = table.part(0, table.size), content(table.scan())
+    table.remove(rows.select("k").head(50))
+    for step in range(100):  # enough to collect garbage
+        table.merge(_random_rows("string", random.Random(step), keys=10**6, height=100))
+        table.expire(step)
+    assert content(part.frame().drop(SLOT)) == before
 
 
 def test_slots_of_rows_that_went_are_used_again() -> None:

@@ -1,7 +1,19 @@
 """A query described once over tables that keep growing, and its answer kept up to date."""
 
 from unbounded.checkpoint import reset
-from unbounded.connectors import Counts, Identity, Located, Mode, Remembers, Sink, Source, Tidies, Verifies
+from unbounded.connectors import (
+    Blames,
+    Counts,
+    Covers,
+    Identity,
+    Located,
+    Mode,
+    Remembers,
+    Sink,
+    Source,
+    Tidies,
+    Verifies,
+)
 from unbounded.errors import (
     CheckpointError,
     ConnectorError,
@@ -28,9 +40,11 @@ from unbounded.trigger import Trigger, available_now, once, processing_time
 from unbounded.unified import FrameT, concat, with_watermark
 
 __all__ = [
+    "Blames",
     "CheckpointError",
     "ConnectorError",
     "Counts",
+    "Covers",
     "FrameT",
     "Identity",
     "Listener",

@@ -12,7 +12,6 @@ from the sink's receipt.
 
 from __future__ import annotations
 
-import getpass
 import os
 import socket
 import uuid
@@ -96,19 +95,28 @@ class Checkpoint:
             self._storage.settle(folder)
         commits, offsets = self._numbers("commits"), self._numbers("offsets")
         self._read_metadata(pinned, may_differ, fresh=not commits and not offsets)
-        gaps = [n for n in range(commits[0], commits[-1]) if n not in set(commits)] if commits else []
+        gaps = sorted(set(range(commits[0], commits[-1])).difference(commits)) if commits else []
         if gaps:
             raise CheckpointError(
                 f"{self.url}/commits has no record of batch {gaps[0]}, though later ones are there. Restore the file "
                 "from a backup, or start with a new checkpoint and a new output path"
             )
         self.last = self._read_commit(commits[-1]) if commits else None
+        if self.last is not None and self.last.batch in offsets:
+            self._check_intent(self.last)
         after = self.next_batch
         self.pending = self._read_intent(after) if after in offsets else None
 
     @property
     def next_batch(self) -> int:
         return 0 if self.last is None else self.last.batch + 1
+
+    def _check_intent(self, commit: Commit) -> None:
+        if self.intent_digest(self._read_intent(commit.batch)) != commit.intent:
+            raise CheckpointError(
+                f"{self.url}/offsets/{commit.batch:012d} is not the intent that was committed; it was copied from "
+                "elsewhere. Restore the file from a backup, or start with a new checkpoint and a new output path"
+            )
 
     def intend(self, intent: Intent) -> str:
         """Write an intent durably and return its digest."""
@@ -129,8 +137,10 @@ class Checkpoint:
             old = [n for n in self._numbers(folder) if n <= committed - RETAIN]
             self._storage.remove(f"{folder}/{n:012d}" for n in old)
 
-    def close(self) -> None:
-        """Give the lock back."""
+    def close(self, *, forget: bool = False) -> None:
+        """Give the lock back; with `forget`, delete everything first, for nobody can come back."""
+        if forget:
+            self._storage.remove(_everything(self._storage))
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -182,7 +192,7 @@ def _owner(run_id: str, name: str | None) -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "user": getpass.getuser() if hasattr(os, "getuid") else "",
+        "user": os.getuid(),
         "run": run_id,
         "name": name,
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -211,20 +221,40 @@ def _short(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def reset(checkpoint: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> list[str]:
+def _everything(storage: Storage) -> list[str]:
+    """All records of a checkpoint. The metadata first: without them, a start refuses instead of half-continuing."""
+    folders = ("commits", "state", "runs", "offsets")
+    return ["metadata", *(f"{folder}/{name}" for folder in folders for name in storage.names(folder))]
+
+
+def reset(
+    checkpoint: str | os.PathLike[str],
+    *,
+    pending_only: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> list[str]:
     """Delete a checkpoint, so that a query starts anew there; returns the names that were deleted.
 
-    The output of the query stays: give the new start another path, or delete the old output too.
+    The output of the query stays: give the new start another path, or delete the old output too. With
+    `pending_only`, forget only what the next batch meant to read, so that it is planned anew: for a file that
+    cannot be read, or is gone. A sink that tells its batches refuses the next start if it holds that batch
+    already; foreach_batch may have seen some of its rows.
+
     ConcurrentQueryError while a query runs on it; CheckpointError if the folder is no checkpoint.
     """
     storage = open_storage(checkpoint, storage_options)
-    if not storage.names("") or "metadata" not in storage.names(""):
+    everything = _everything(storage)
+    if len(everything) == 1 and "metadata" not in storage.names(""):
         raise CheckpointError(f"{storage.url} holds no checkpoint, so nothing was deleted. Check the path")
     lock = storage.lock(_owner("reset", None))
     try:
-        names = [f"{folder}/{name}" for folder in ("commits", "state", "offsets") for name in storage.names(folder)]
-        # The metadata go first: without them and with logs left, a start refuses instead of half-continuing.
-        storage.remove(["metadata", *names])
+        commits = [int(name) for name in storage.names("commits")]
+        if pending_only:
+            intents = (name for name in storage.names("offsets") if int(name) > max(commits, default=-1))
+            names = [f"offsets/{name}" for name in intents]
+        else:
+            names = everything
+        storage.remove(names)
     finally:
         lock.release()
-    return ["metadata", *names]
+    return names

@@ -13,7 +13,9 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 import polars as pl
 
 __all__ = [
+    "Blames",
     "Counts",
+    "Covers",
     "Guarantee",
     "Identity",
     "Located",
@@ -116,11 +118,27 @@ class Remembers(Protocol):
 
 @runtime_checkable
 class Located(Protocol):
-    """A source in a place that a checkpoint is bound to: a folder, a topic."""
+    """A connector in a place of its own, to which a checkpoint is bound: a folder, a topic."""
 
     @property
     def location(self) -> str:
         """The place, absolute and without credentials."""
+
+
+@runtime_checkable
+class Covers(Protocol):
+    """A source that reads whatever appears in a place."""
+
+    def covers(self, location: str) -> bool:
+        """Whether what is written to this absolute path or URL would be read as input."""
+
+
+@runtime_checkable
+class Blames(Protocol):
+    """A source that can say which of its units Polars cannot read."""
+
+    def unreadable(self, until: Offset) -> str | None:
+        """The first unit of the batch that fails when read alone; None if each can be read."""
 
 
 @runtime_checkable

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import timedelta
 
 from unbounded.errors import PlanError
 
 __all__ = [
+    "divides_the_hour",
+    "has_hours",
     "is_calendar",
+    "is_positive",
     "longest_milliseconds",
     "milliseconds",
+    "most_windows",
     "polars_duration",
-    "shortest_milliseconds",
     "times",
 ]
 
@@ -111,13 +115,34 @@ def longest_milliseconds(duration: str) -> int:
     return _total(duration, _LONGEST_DAYS) + (_CLOCK_CHANGE if is_calendar(duration) else 0)
 
 
-def shortest_milliseconds(duration: str) -> int:
-    """A lower bound of a Polars duration."""
-    return _total(duration, _SHORTEST_DAYS) - (_CLOCK_CHANGE if is_calendar(duration) else 0)
+def is_positive(duration: str) -> bool:
+    """Whether a Polars duration is above zero."""
+    return _microseconds(duration, _SHORTEST_DAYS) > 0
+
+
+def has_hours(duration: str) -> bool:
+    """Whether a Polars duration has a part shorter than a day."""
+    return any(unit not in ("d", "w", *_LONGEST_DAYS) for _, unit in _parts(duration, "the duration"))
+
+
+def divides_the_hour(duration: str) -> bool:
+    """Whether windows of a Polars duration tile every hour, so that a change of the clocks moves no bound."""
+    return not is_calendar(duration) and 3_600_000_000 % _microseconds(duration, {}) == 0
+
+
+def most_windows(every: str, period: str) -> int:
+    """How many windows of `period` that start `every` so long can hold one instant, at most."""
+    longest = _microseconds(period, _LONGEST_DAYS) + (_CLOCK_CHANGE * 1_000 if is_calendar(period) else 0)
+    shortest = _microseconds(every, _SHORTEST_DAYS) - (_CLOCK_CHANGE * 1_000 if is_calendar(every) else 0)
+    return math.ceil(longest / shortest) + 1  # one more where both bounds belong to a window
+
+
+def _microseconds(duration: str, days: dict[str, int]) -> float:
+    return sum(
+        n * (days[unit] * _MICROSECONDS["d"] if unit in days else _MICROSECONDS[unit])
+        for n, unit in _parts(duration, "the duration")
+    )
 
 
 def _total(duration: str, days: dict[str, int]) -> int:
-    total = 0.0
-    for n, unit in _parts(duration, "the duration"):
-        total += n * (days[unit] * _MICROSECONDS["d"] if unit in days else _MICROSECONDS[unit])
-    return -int(-total // 1_000)
+    return math.ceil(_microseconds(duration, days) / 1_000)

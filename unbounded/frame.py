@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast
@@ -10,19 +11,19 @@ import polars as pl
 from polars._typing import ColumnNameOrSelector, IntoExpr
 
 from unbounded.aggregates import cut
-from unbounded.connectors import Source
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import expand, passes, why_not_rowwise
-from unbounded.plan import Aggregate, Join, Node, Scan, Static, Step, watermarked
-from unbounded.refusals import REFUSED, refusal
+from unbounded.plan import Aggregate, Join, Node, Static, Step, watermarked
+from unbounded.refusals import REFUSED, REFUSED_OF_GROUPS, refusal
 from unbounded.viewing import Viewable
 from unbounded.windows import LABEL, Closed, windows_of
 from unbounded.writing import Writable
 
-__all__ = ["StreamFrame", "StreamGroupBy", "from_source"]
+__all__ = ["StreamFrame", "StreamGroupBy"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_RESERVED = re.compile(r"__(\w+__|\d+|key_\d+.*)")
 
 
 class StreamFrame(Viewable, Writable):
@@ -35,7 +36,11 @@ class StreamFrame(Viewable, Writable):
 
     def __init__(self, plan: Node) -> None:
         self._plan = plan
-        _ = plan.schema  # Polars' own errors belong to the line that made them
+        # Polars' own errors belong to the line that made them, and so does this one.
+        if taken := [name for name in plan.schema if _RESERVED.fullmatch(name)]:
+            raise PlanError(
+                f"the column name {taken[0]!r} is one the engine uses for itself. Give the column another name"
+            )
 
     # Rows ---------------------------------------------------------------------------------------
     def filter(self, *predicates: Any, **constraints: Any) -> StreamFrame:
@@ -178,8 +183,9 @@ class StreamFrame(Viewable, Writable):
         return expand(self._plan.schema, [*exprs, *named], {}, unnamed=True)
 
     def _step(self, verb: str, exprs: tuple[pl.Expr, ...] = (), **options: Any) -> StreamFrame:
+        frame = StreamFrame(Step(self._plan, verb, exprs, options))
         self._refuse_others(verb, exprs)
-        return StreamFrame(Step(self._plan, verb, exprs, options))
+        return frame
 
     def _refuse_others(self, verb: str, exprs: Iterable[pl.Expr]) -> None:
         """Raise for the expressions that are not row-wise, all at once."""
@@ -214,6 +220,7 @@ class StreamFrame(Viewable, Writable):
         validate: str = "m:m",
         nulls_equal: bool = False,
         coalesce: bool | None = None,
+        maintain_order: Literal["none", "left"] | None = None,
     ) -> StreamFrame:
         """Join with a bounded frame: inner, left, semi or anti.
 
@@ -235,6 +242,7 @@ class StreamFrame(Viewable, Writable):
             (_names(on, "on"),) * 2 if on is not None else (_names(left_on, "left_on"), _names(right_on, "right_on"))
         )
         options = {"suffix": suffix, "validate": validate, "nulls_equal": nulls_equal, "coalesce": coalesce}
+        options["maintain_order"] = maintain_order
         how_ = cast('Literal["inner", "left", "semi", "anti"]', how)
         return StreamFrame(Join(self._plan, right, how_, lefts, rights, options))
 
@@ -249,6 +257,8 @@ class StreamFrame(Viewable, Writable):
                 instead="sort the answer: query.read().sort(...)",
             )
         keys = expand(self._plan.schema, by, named_by)
+        if not keys:
+            raise PlanError("group_by() has no key. Name one, or write select(...) of aggregates over the whole stream")
         self._refuse_others("group_by", keys)
         return StreamGroupBy(self._plan, keys)
 
@@ -322,10 +332,6 @@ class StreamFrame(Viewable, Writable):
         return self.select(pl.all().var(ddof))
 
 
-for _name in REFUSED:
-    setattr(StreamFrame, _name, refusal(_name))
-
-
 class StreamGroupBy:
     """A grouped frame: say what to aggregate. `label` names the window column in the answer."""
 
@@ -368,6 +374,11 @@ class StreamGroupBy:
         return self.agg(pl.all().last(ignore_nulls=ignore_nulls))
 
 
+for _class, _refused in ((StreamFrame, REFUSED), (StreamGroupBy, REFUSED_OF_GROUPS)):
+    for _name in _refused:
+        setattr(_class, _name, refusal(_name, _refused))
+
+
 class StreamNamespace:
     """`frame.ub`: the verbs that Polars lacks, spelt alike on bounded and unbounded frames."""
 
@@ -376,18 +387,6 @@ class StreamNamespace:
 
     def with_watermark(self, column: str, delay: str | timedelta) -> StreamFrame:
         return self._frame.with_watermark(column, delay)
-
-
-def from_source(
-    source: Source,
-    *,
-    name: str | None = None,
-    watermark: tuple[str, str | timedelta] | None = None,
-    allow_source_change: bool = False,
-) -> StreamFrame:
-    """The frame of all rows of a source; see `ub.scan`."""
-    frame = StreamFrame(Scan(source, name or source.default_name, allow_source_change))
-    return frame if watermark is None else frame.with_watermark(*watermark)
 
 
 def _names(columns: Any, argument: str) -> tuple[str, ...]:

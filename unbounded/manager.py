@@ -58,6 +58,7 @@ class StreamingQuery:
         self._looks_begun = self._looks_in_vain = 0
         self._message = "Initializing"
         self._listeners: tuple[Listener, ...] = ()
+        self._begun, self._ended = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"unbounded {name or place}", daemon=True)
         self._maintenance = ThreadPoolExecutor(1, thread_name_prefix="unbounded maintenance")
         self._tidying: Future[None] | None = None
@@ -75,15 +76,19 @@ class StreamingQuery:
 
     @property
     def name(self) -> str | None:
+        """As given at the start."""
         return self._name
 
     @property
     def is_active(self) -> bool:
-        return self._thread.is_alive()
+        """Whether the query runs, or may still write."""
+        return self._begun.is_set() and not self._ended.is_set()
 
     @property
     def status(self) -> QueryStatus:
-        return QueryStatus(self._message, self._message == "Processing new data", self._message.startswith("Process"))
+        """What it does right now."""
+        busy = self._message == "Processing new data"
+        return QueryStatus(self._message, is_data_available=busy, is_trigger_active=busy)
 
     @property
     def last_progress(self) -> Progress | None:
@@ -122,8 +127,7 @@ class StreamingQuery:
         self._wake.set()
         if threading.current_thread() is self._thread:
             return
-        self._thread.join(timeout)
-        if self._thread.is_alive():
+        if not self._wait(timeout):
             frame = sys._current_frames().get(self._thread.ident or 0)
             stack = "".join(traceback.format_stack(frame)) if frame else ""
             raise TimeoutError(
@@ -132,12 +136,14 @@ class StreamingQuery:
 
     def await_termination(self, timeout: float | None = None) -> bool:
         """Wait until the query ends; True if it did within `timeout` seconds. Raises the query's error."""
-        self._thread.join(timeout)
+        self._refuse_own_thread("await_termination")
+        ended = self._wait(timeout)
         self._raise()
-        return not self._thread.is_alive()
+        return ended
 
     def process_all_available(self) -> None:
         """Wait until everything that is there now has been processed and committed. Raises the query's error."""
+        self._refuse_own_thread("process_all_available")
         with self._idle:
             begun = self._looks_begun
             self._wake.set()
@@ -145,6 +151,22 @@ class StreamingQuery:
                 self._idle.wait(0.05)
                 self._wake.set()
         self._raise()
+
+    def _wait(self, timeout: float | None) -> bool:
+        """Whether the query ended in time. In short waits, for Ctrl-C does not wake a join once Polars is loaded."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self._ended.is_set():
+            left = 0.1 if until is None else min(0.1, until - time.monotonic())
+            if left <= 0:
+                return False
+            self._ended.wait(left)
+        return True
+
+    def _refuse_own_thread(self, asked: str) -> None:
+        if threading.current_thread() is self._thread:
+            raise PlanError(
+                f"{asked}() inside the query's own batch would wait for itself. Call it from another thread"
+            )
 
     def _raise(self) -> None:
         if self._error is not None:
@@ -156,6 +178,7 @@ class StreamingQuery:
         """Start the thread; the batches are open."""
         self._listeners = tuple(listeners)
         self._tell("on_query_started", self.id, self.run_id, self._name)
+        self._begun.set()
         self._thread.start()
 
     def _run(self) -> None:
@@ -163,11 +186,16 @@ class StreamingQuery:
             self._loop()
         except BaseException as error:  # the thread must not die silently, whatever was raised
             self._fail(error)
-        finally:
+        try:
             self._maintenance.shutdown(wait=True)
             self._batches.close()
+        except BaseException as error:
+            if self._error is None:
+                self._fail(error)
+        finally:
             self._message = "Terminated with exception" if self._error else "Stopped"
             self._tell("on_query_terminated", self.id, self.run_id, self._error)
+            self._ended.set()
             with self._idle:
                 self._idle.notify_all()
 
@@ -210,15 +238,18 @@ class StreamingQuery:
         return False
 
     def _fail(self, error: BaseException) -> None:
-        pending = self._batches.describe_pending()
-        error.add_note(f"in {pending} of query {self._name or self.place!r}; nothing of that batch was committed")
+        where = self._batches.describe_pending()
+        error.add_note(f"{where}, query {self._name or self.place!r}")
         self._error = error
-        _log.error("query %r failed in %s", self._name or self.place, pending, exc_info=error)
+        _log.error("query %r failed %s", self._name or self.place, where, exc_info=error)
 
     def tidy_later(self, task: _Task) -> None:
         """Run maintenance beside the next batches; while one still runs, the next is left out."""
         if self._tidying is None or self._tidying.done():
-            self._tidying = self._maintenance.submit(self._tidy, task)
+            try:
+                self._tidying = self._maintenance.submit(self._tidy, task)
+            except RuntimeError:  # the interpreter exits, and takes no new work; the next start tidies
+                return
 
     def _tidy(self, task: _Task) -> None:
         try:
@@ -232,7 +263,7 @@ class StreamingQuery:
         for listener in self._listeners:
             try:
                 getattr(listener, event)(*facts)
-            except Exception:
+            except BaseException:  # not even sys.exit() in a listener ends the query
                 _log.warning("listener %r failed in %s", listener, event, exc_info=True)
 
     @property
@@ -262,6 +293,7 @@ class StreamingQueryManager:
         self._listeners.append(listener)
 
     def remove_listener(self, listener: Listener) -> None:
+        """Tell a listener of no further query."""
         self._listeners.remove(listener)
 
     def await_any_termination(self, timeout: float | None = None) -> bool:
@@ -333,8 +365,7 @@ def start(
     # numpy and pyarrow, which a script that only describes queries need not wait for.
     from unbounded.state.memory import MemoryHome  # noqa: PLC0415
 
-    storage = open_storage(f"memory://unbounded/{uuid.uuid4()}" if checkpoint is None else checkpoint)
-    streams.make_room(storage.url, name)
+    storage = open_storage(f"memory://unbounded-{uuid.uuid4()}" if checkpoint is None else checkpoint)
     queries: list[StreamingQuery] = []
     batches = MicroBatches(
         plan,
@@ -344,9 +375,11 @@ def start(
         home=MemoryHome(storage),
         name=name,
         background=lambda task: queries[0].tidy_later(task),
+        forget_at_end=checkpoint is None,
     )
     query = StreamingQuery(batches, sink, trigger, name, storage.url)
     queries.append(query)
+    streams.make_room(storage.url, name)
     try:
         batches.open()
     except BaseException:
@@ -356,5 +389,9 @@ def start(
     waits = ends if wait is None else wait
     streams.hold(query, [LiveLine()] if waits else [])
     if waits:
-        query.await_termination()
+        try:
+            query.await_termination()
+        except KeyboardInterrupt:  # nobody has the handle yet
+            query.stop()
+            raise
     return query

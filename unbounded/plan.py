@@ -130,17 +130,19 @@ class Join(Node):
         if not floats:
             return left.join(right, left_on=self.left_on, right_on=self.right_on, how=self.how, **self.options)
         # Polars matches NaN with NaN or not, depending on the size of the frames: join on bits instead.
-        bits = {ours: name for name, ours, _ in floats}
-        answer = left.with_columns(_bits(ours).alias(name) for name, ours, _ in floats).join(
-            right.with_columns(_bits(theirs).alias(name) for name, _, theirs in floats).drop(
-                theirs for _, _, theirs in floats if self.how in ("inner", "left")
+        ours_of = {ours: name for name, ours, _ in floats}
+        theirs_of = {theirs: f"{name}_of_right" for name, _, theirs in floats}
+        merged = self.how in ("inner", "left") and self.options.get("coalesce") is not False
+        answer = left.with_columns(_bits(ours).alias(name) for ours, name in ours_of.items()).join(
+            right.with_columns(_bits(theirs).alias(name) for theirs, name in theirs_of.items()).drop(
+                theirs_of if merged else ()
             ),
-            left_on=[bits.get(ours, ours) for ours in self.left_on],
-            right_on=[bits.get(ours, theirs) for ours, theirs in zip(self.left_on, self.right_on, strict=True)],
+            left_on=[ours_of.get(ours, ours) for ours in self.left_on],
+            right_on=[theirs_of.get(theirs, theirs) for theirs in self.right_on],
             how=self.how,
             **self.options,
         )
-        return answer.drop(bits.values())
+        return answer.drop(*ours_of.values(), *theirs_of.values(), strict=False)
 
     @property
     def drops_rows(self) -> bool:

@@ -61,7 +61,7 @@ class SinkProgress(Record):
 
 @dataclass(frozen=True)
 class Progress(Record):
-    """One batch. `duration_ms` has Spark's phases; `event_time` ISO instants; `open` what is not yet emitted."""
+    """One batch. `duration_ms` has Spark's phases; `event_time` has ISO instants."""
 
     id: str
     run_id: str

@@ -8,16 +8,26 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 
 from unbounded.checkpoint import Checkpoint, Commit, Intent
-from unbounded.connectors import Identity, Located, Mode, Offset, Remembers, Sink, Tidies, Verifies
+from unbounded.connectors import (
+    Blames,
+    Counts,
+    Identity,
+    Located,
+    Mode,
+    Offset,
+    Remembers,
+    Sink,
+    Tidies,
+    Verifies,
+)
 from unbounded.errors import CheckpointError, ConnectorError, FinishedError
 from unbounded.lineage import table_key
 from unbounded.operators import FINAL, Batch
@@ -25,29 +35,13 @@ from unbounded.operators.flow import Flow, Outcome
 from unbounded.operators.modes import check
 from unbounded.plan import Node
 from unbounded.progress import Progress
-from unbounded.report import instant, report
+from unbounded.report import Phases, left_open, report
 from unbounded.state import Home, StateRef
 
 __all__ = ["Background", "MicroBatches"]
 
 Background = Callable[[Callable[[], None]], None]
 """Runs a task some time later, one at a time."""
-
-
-@dataclass
-class _Phases:
-    """Milliseconds per phase of a batch, under Spark's names."""
-
-    clock: Callable[[], float]
-    spent: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        started = self.clock()
-        try:
-            yield
-        finally:
-            self.spent[name] = self.spent.get(name, 0.0) + round((self.clock() - started) * 1000, 3)
 
 
 class MicroBatches:
@@ -67,10 +61,11 @@ class MicroBatches:
         home: Home,
         name: str | None = None,
         background: Background = lambda task: task(),
+        forget_at_end: bool = False,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        check(plan, mode, sink)
+        check(plan, mode, sink, checkpoint.url)
         self._flow = Flow(plan, mode)
         self._sink, self._mode, self._name = sink, mode, name
         self._checkpoint, self._home = checkpoint, home
@@ -88,7 +83,8 @@ class MicroBatches:
             if isinstance(source, Remembers)
         }
         self._reported: float | None = None
-        self._running: Mapping[str, Offset] = {}
+        self._running: Mapping[str, Offset] | None = None
+        self._forget_at_end = forget_at_end
 
     @property
     def id(self) -> str:
@@ -140,11 +136,9 @@ class MicroBatches:
                 "the checkpoint is older than its output. Restore the newer checkpoint, or start with a new "
                 "checkpoint and a new output path"
             )
-        if (
-            self.last is not None
-            and self._sink.guarantee == "exactly-once"
-            and self._sink.written(self.last.batch) is None
-        ):
+        # A memory sink of another process began empty, and would show a part of the answer as the whole.
+        remembers = self._sink.guarantee == "exactly-once" or (self._sink.keeps_table and self._mode != "complete")
+        if self.last is not None and remembers and self._sink.written(self.last.batch) is None:
             raise ConnectorError(
                 f"{self._sink.description} does not hold batch {self.last.batch}, which {self._checkpoint.url} says "
                 "was written there. Restore the output, or start with a new checkpoint and a new output path"
@@ -165,7 +159,7 @@ class MicroBatches:
         `ends` keeps an available-now run from passing what was there when it began; `limited` asks to
         honour the limits per trigger.
         """
-        phases = _Phases(self._clock)
+        phases = Phases(self._clock)
         with phases.phase("triggerExecution"):
             with phases.phase("latestOffset"):
                 intent = self._checkpoint.pending or self._plan(limited, ends)
@@ -177,7 +171,18 @@ class MicroBatches:
         """Declare the input ended: one last batch with an infinite watermark closes every group."""
         if self.last is not None and self.last.final:
             return None
-        phases = _Phases(self._clock)
+        waiting = [
+            file
+            for source in self._sources.values()
+            if isinstance(source, Counts)
+            for file in source.metrics().get("waiting", ())
+        ]
+        if waiting:
+            raise ConnectorError(
+                f"final=True declares the input ended, and {', '.join(map(repr, waiting[:3]))} still waits to be "
+                "complete: it has no footer or no newline at its end. Complete it or take it away, then start again"
+            )
+        phases = Phases(self._clock)
         with phases.phase("triggerExecution"):
             return self._run(self._intent({}, FINAL, final=True), phases)
 
@@ -189,20 +194,16 @@ class MicroBatches:
         """How much an ended run has not emitted yet, and until when; None where nothing waits."""
         if self._mode != "append" or not self._flow.evicts:
             return None
-        sizes = self._home.metrics()
-        groups = sum(size["rows"] for name, size in sizes.items() if name.endswith("/groups"))
-        if not groups:
-            return None
-        mark = self.last.watermark if self.last is not None else None
-        now = f"is at {instant(mark)}" if mark is not None else "is not set yet"
-        return (
-            f"{groups:,} groups stay open: they come out when later rows move the watermark, which {now}, past their "
-            "ends. If no more rows will come, close them with trigger=ub.available_now(final=True)"
-        )
+        groups = sum(size["rows"] for name, size in self._home.metrics().items() if name.endswith("/groups"))
+        return left_open(groups, self.last.watermark if self.last is not None else None)
 
     def describe_pending(self) -> str:
-        """The batch that runs, with what it reads, for error messages."""
-        return f"batch {self._checkpoint.next_batch} (offsets {_short(self._running)})"
+        """Where the run stands, with what the batch reads, for error messages."""
+        if self._running is None:
+            return f"between batches, before batch {self._checkpoint.next_batch}"
+        text = str(dict(self._running))
+        offsets = text if len(text) <= 500 else f"{text[:500]}..."
+        return f"in batch {self._checkpoint.next_batch} (offsets {offsets}), of which nothing was committed"
 
     def _plan(self, limited: bool, ends: Mapping[str, Offset | None] | None) -> Intent | None:
         positions = self.last.positions if self.last is not None else {}
@@ -232,15 +233,15 @@ class MicroBatches:
 
     def _watermark(self) -> int | None:
         """The least of all watermarks, once each has one; it never goes back."""
-        if self.last is None or not self._flow.watermarks:
+        if self.last is None or not self._flow.delays:
             return None
-        marks = [self.last.watermarks.get(name) for name in self._flow.watermarks]
+        marks = [self.last.watermarks.get(name) for name in self._flow.delays]
         known = [mark for mark in marks if mark is not None]
         if len(known) < len(marks):
             return self.last.watermark
         return max(min(known), self.last.watermark) if self.last.watermark is not None else min(known)
 
-    def _run(self, intent: Intent, phases: _Phases) -> Progress:
+    def _run(self, intent: Intent, phases: Phases) -> Progress:
         """Take an intent all the way to its commit."""
         self._running = intent.offsets
         with phases.phase("walCommit"):
@@ -259,6 +260,7 @@ class MicroBatches:
             self._sink.write(intent.batch, outcome.rows, receipt, removed=outcome.removed)
         with phases.phase("commitOffsets"):
             self._checkpoint.commit(commit)
+        self._running = None
         self._let_go(intent)
         return self._progress(intent, commit, phases, outcome)
 
@@ -272,12 +274,28 @@ class MicroBatches:
             for name, source in self._sources.items()
         }
         batch = Batch(intent.batch, datetime.fromisoformat(intent.time), intent.late, intent.watermark)
-        outcome = self._flow.run(batch, rows, self._tables)
+        try:
+            outcome = self._flow.run(batch, rows, self._tables)
+        except pl.exceptions.ComputeError as error:
+            raise self._blamed(intent, error) from error
         for name, until in intent.offsets.items():
             source = self._sources[name]
             if isinstance(source, Verifies):
                 source.verify(positions.get(name), until)
         return outcome
+
+    def _blamed(self, intent: Intent, error: pl.exceptions.ComputeError) -> Exception:
+        """An error that names the file that cannot be read, if it is one that did not fit its columns."""
+        for name, until in intent.offsets.items():
+            source = self._sources[name]
+            unit = source.unreadable(until) if isinstance(source, Blames) else None
+            if unit is not None:
+                return ConnectorError(
+                    f"{unit} of source {name!r} does not fit its columns: {error}. Batch {intent.batch} was not "
+                    "committed. Scan with ignore_errors=True to read nulls there; or mend or take away the file, and "
+                    f"let the batch be planned anew: ub.reset({self._checkpoint.url!r}, pending_only=True)"
+                )
+        return error
 
     def _remember(self, intent: Intent, attempt: str) -> StateRef | None:
         if not self._tables and not self._memories:
@@ -293,7 +311,7 @@ class MicroBatches:
         kept = {name: offset for name, offset in intent.offsets.items() if name not in self._memories}
         marks = dict(before.watermarks) if before is not None else {}
         for name, newest in outcome.seen.items():
-            mark = newest - self._flow.watermarks[name].delay
+            mark = newest - self._flow.delays[name]
             marks[name] = max(mark, marks.get(name, mark))
         return Commit(
             batch=intent.batch,
@@ -307,7 +325,7 @@ class MicroBatches:
             final=intent.final,
         )
 
-    def _adopt(self, intent: Intent, receipt: Mapping[str, Any], phases: _Phases) -> Progress:
+    def _adopt(self, intent: Intent, receipt: Mapping[str, Any], phases: Phases) -> Progress:
         """The sink holds the batch, only its commit is missing: take that attempt's state, never compute again."""
         commit = Commit(**receipt["commit"])
         if receipt["intent"] != asdict(intent):
@@ -324,6 +342,7 @@ class MicroBatches:
             self._restore(commit.state)
         with phases.phase("commitOffsets"):
             self._checkpoint.commit(commit)
+        self._running = None
         self._let_go(intent)
         return self._progress(intent, commit, phases, None)
 
@@ -348,9 +367,9 @@ class MicroBatches:
         try:
             self._sink.close()
         finally:
-            self._checkpoint.close()
+            self._checkpoint.close(forget=self._forget_at_end)
 
-    def _progress(self, intent: Intent, commit: Commit, phases: _Phases, outcome: Outcome | None) -> Progress:
+    def _progress(self, intent: Intent, commit: Commit, phases: Phases, outcome: Outcome | None) -> Progress:
         """Report a committed batch; without an outcome it was adopted."""
         now = self._clock()
         interval = now - self._reported if self._reported is not None else 0.0
@@ -365,8 +384,3 @@ class MicroBatches:
             sink=self._sink,
             sizes=self._home.metrics(),
         )
-
-
-def _short(offsets: Mapping[str, Offset]) -> str:
-    text = str(dict(offsets))
-    return text if len(text) <= 500 else f"{text[:500]}..."

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
 from unbounded.errors import UnsupportedOperationError
 
-__all__ = ["REFUSED", "refusal"]
+__all__ = ["REFUSED", "REFUSED_OF_GROUPS", "refusal"]
 
 _ENDLESS = "the table never ends, so there is no answer to wait for"
 _LOOK = "frame.snapshot().{} over what is there now, or write the answer to a sink and read it with query.read()"
@@ -64,9 +64,20 @@ REFUSED: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-def refusal(name: str) -> Callable[..., NoReturn]:
-    """A method that raises UnsupportedOperationError for the verb `name`."""
-    because, instead = REFUSED[name]
+REFUSED_OF_GROUPS: Final[dict[str, tuple[str, str]]] = {
+    "all": ("it collects every row of a group into lists", "agg(...) of aggregates, e.g. pl.len()"),
+    "having": (_LATER, "agg(..., n=pl.len()).filter(pl.col('n') > 2)"),
+    "head": (_LATER, "agg(pl.all().first())"),
+    "map_groups": ("a function of whole groups needs every row of them", "agg(...) of aggregates"),
+    "median": ("it needs every value ever seen, and is not built yet", "mean(), or median() on query.read()"),
+    "quantile": ("it needs every value ever seen, and is not built yet", "min(), max() or mean()"),
+    "tail": (_LATER, "agg(pl.all().last())"),
+}
+
+
+def refusal(name: str, table: Mapping[str, tuple[str, str]]) -> Callable[..., NoReturn]:
+    """A method that raises UnsupportedOperationError for the verb `name` of a table of refusals."""
+    because, instead = table[name]
 
     def refuse(self: object, *args: Any, **options: Any) -> NoReturn:
         raise UnsupportedOperationError(f"{name}()", because=because, instead=instead)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from unbounded.checkpoint import Intent
@@ -11,7 +13,23 @@ from unbounded.operators import FINAL
 from unbounded.operators.flow import Outcome
 from unbounded.progress import OperatorProgress, Progress, SinkProgress, SourceProgress
 
-__all__ = ["instant", "report"]
+__all__ = ["Phases", "left_open", "report"]
+
+
+@dataclass
+class Phases:
+    """Milliseconds per phase of a batch, under Spark's names."""
+
+    clock: Callable[[], float]
+    spent: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        started = self.clock()
+        try:
+            yield
+        finally:
+            self.spent[name] = self.spent.get(name, 0.0) + round((self.clock() - started) * 1000, 3)
 
 
 def report(
@@ -29,9 +47,9 @@ def report(
     spent = sum(value for name, value in spent_ms.items() if name != "triggerExecution")
     read = outcome.read if outcome is not None else {}
     rows = sum(read.values())
-    event_time = {} if intent.watermark is None else {"watermark": instant(intent.watermark)}
+    event_time = {} if intent.watermark is None else {"watermark": _instant(intent.watermark)}
     if outcome is not None and outcome.seen:
-        event_time["max"] = instant(max(outcome.seen.values()))
+        event_time["max"] = _instant(max(outcome.seen.values()))
     return Progress(
         id=query.id,
         run_id=query.run_id,
@@ -88,7 +106,7 @@ def _rate(rows: int, seconds: float) -> float:
     return round(rows / seconds, 3) if seconds > 0 else 0.0
 
 
-def instant(milliseconds: int) -> str:
+def _instant(milliseconds: int) -> str:
     """Epoch milliseconds for people: ISO 8601 in UTC."""
     if milliseconds == FINAL:
         return "end of input"
@@ -97,3 +115,14 @@ def instant(milliseconds: int) -> str:
     except OverflowError:
         return f"{milliseconds} ms"
     return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def left_open(groups: int, watermark: int | None) -> str | None:
+    """What to tell at the end of a run that leaves groups open."""
+    if not groups:
+        return None
+    now = f"is at {_instant(watermark)}" if watermark is not None else "is not set yet"
+    return (
+        f"{groups:,} groups stay open: they come out when later rows move the watermark, which {now}, past their ends. "
+        "If no more rows will come, close them with trigger=ub.available_now(final=True)"
+    )

@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from typing import Any, TypeAlias, Unpack
 
 from unbounded.connectors import Source
-from unbounded.frame import StreamFrame, from_source
+from unbounded.frame import StreamFrame
+from unbounded.plan import Scan
 from unbounded.sources.discovery import Order
 from unbounded.sources.files import DEFAULT_BYTES, FileSource, infer_schema
 from unbounded.sources.formats import CsvOptions, IpcOptions, NdjsonOptions, ParquetOptions
@@ -39,7 +40,8 @@ def scan(
     A checkpoint is bound to the place its source had; `allow_source_change` lets this start read another place
     under the old name.
     """
-    return from_source(source, name=name, watermark=watermark, allow_source_change=allow_source_change)
+    frame = StreamFrame(Scan(source, name or source.default_name, allow_source_change))
+    return frame if watermark is None else frame.with_watermark(*watermark)
 
 
 def scan_parquet(

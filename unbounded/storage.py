@@ -17,6 +17,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -235,10 +236,14 @@ class _FileLock:
         except BlockingIOError:
             holder = os.read(self._handle, 4096).decode("utf-8", "replace").strip()
             os.close(self._handle)
+            who = "another query of this process" if f'"pid": {os.getpid()},' in holder else "another process"
             raise ConcurrentQueryError(
-                f"another process runs a query on {where}: {holder or 'owner unknown'}. Nothing was written. "
-                "Stop that process, or use another checkpoint"
+                f"{who} runs on {where}: {holder or 'owner unknown'}. Nothing was written. Stop it, or use another "
+                "checkpoint"
             ) from None
+        except OSError:
+            os.close(self._handle)
+            raise
         os.ftruncate(self._handle, 0)
         os.pwrite(self._handle, json.dumps(owner).encode(), 0)
 
@@ -274,7 +279,7 @@ class ObjectStorage:
 
     def put(self, name: str, data: bytes) -> None:
         path = self._path(name)
-        with _MEMORY_LOCK if "memory" in _protocols(self._fs) else threading.Lock():
+        with _MEMORY_LOCK if "memory" in _protocols(self._fs) else nullcontext():
             self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
             self._fs.pipe_file(path, data, mode="create")
 

@@ -19,11 +19,8 @@ class ProcessingTime:
     seconds: float
 
     def pause(self, started: float, now: float) -> float:
-        """Seconds to wait after a batch that began at `started`; batches keep to the grid of the interval."""
-        if self.seconds == 0:
-            return 0.0
-        passed = now - started
-        return max(0.0, self.seconds - passed) if passed <= self.seconds else 0.0
+        """Seconds to wait after a batch that began at `started`; none where it took longer than the interval."""
+        return max(0.0, self.seconds - (now - started))
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class AvailableNow:
 
 @dataclass(frozen=True)
 class Once:
-    """One batch of everything that is there, limits ignored, then stop; no batch for a moved watermark."""
+    """One batch, of everything that is there, limits ignored; then stop, though the watermark may have moved."""
 
 
 Trigger: TypeAlias = ProcessingTime | AvailableNow | Once

@@ -6,6 +6,7 @@ import polars as pl
 
 from unbounded.connectors import Mode, Offset, Remembers
 from unbounded.operators.flow import Flow
+from unbounded.operators.modes import reasons_against
 from unbounded.plan import Node, Scan, evaluate, walk
 
 __all__ = ["Viewable"]
@@ -43,7 +44,9 @@ class Viewable:
 
     def explain(self, *, output_mode: Mode = "append") -> str:
         """The plan from sink to sources, and what would be remembered for how long in an output mode."""
-        return Flow(self._plan, output_mode).explain()
+        reasons = reasons_against(self._plan, output_mode)
+        refused = "".join(f"\n\nrefused in {output_mode} mode: {reason}" for reason in reasons)
+        return Flow(self._plan, output_mode).explain() + refused
 
     def __repr__(self) -> str:
         columns = ", ".join(f"{name}: {dtype}" for name, dtype in self._plan.schema.items())
@@ -55,9 +58,11 @@ class Viewable:
 
     def show(self, limit: int | None = 5) -> None:
         """Print `limit` rows of the answer over the first file (or unit) of each source alone."""
-        names = ", ".join(node.name for node in walk(self._plan) if isinstance(node, Scan))
+        scans = [node for node in walk(self._plan) if isinstance(node, Scan)]
+        names = ", ".join(node.name for node in scans if isinstance(node.source, Remembers))
         rows = self._bounded(1)
-        print(f"over the first file of {names} only:")
+        if names:
+            print(f"over the first file of {names} only:")
         print(rows.collect() if limit is None else rows.head(limit).collect())
 
     def _bounded(self, units: int | None) -> pl.LazyFrame:

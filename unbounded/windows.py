@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import polars as pl
 
-from unbounded.durations import longest_milliseconds, polars_duration, shortest_milliseconds, times
+from unbounded.durations import (
+    divides_the_hour,
+    has_hours,
+    is_calendar,
+    is_positive,
+    most_windows,
+    polars_duration,
+    times,
+)
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import passes
 from unbounded.plan import Node
@@ -57,7 +65,7 @@ class Window(Node):
         if self.is_tumbling:
             rows = rows.with_columns(newest.alias(_LOWER))
         else:
-            starts = [newest.dt.offset_by(times(self.every, -i)) for i in range(self._candidates)]
+            starts = [newest.dt.offset_by(times(self.every, -i)) for i in range(most_windows(self.every, self.period))]
             within = [pl.when(self._contains(start, time)).then(start) for start in starts]
             rows = (
                 rows.with_columns(pl.concat_list(within).list.drop_nulls().alias(_LOWER))
@@ -75,11 +83,6 @@ class Window(Node):
     def is_tumbling(self) -> bool:
         """Whether every row is in exactly one window, the one at or before its time."""
         return self.every == self.period and self.closed == "left"
-
-    @property
-    def _candidates(self) -> int:
-        """How many windows can hold one instant; one more where the upper bound belongs to a window."""
-        return -(-longest_milliseconds(self.period) // max(1, shortest_milliseconds(self.every))) + 1
 
     def _contains(self, start: pl.Expr, time: pl.Expr) -> pl.Expr:
         end = start.dt.offset_by(self.period)
@@ -108,6 +111,30 @@ def windows_of(
     dtype = node.schema[column]
     if not (isinstance(dtype, pl.Datetime) or dtype == pl.Date):
         raise PlanError(f"group_by_dynamic({column!r}): the column is {dtype}, and windows need Datetime or Date")
+    _check_words(start_by, closed, label, column)
+    length = polars_duration(every, "every")
+    window = Window(
+        node,
+        column,
+        every=length,
+        period=length if period is None else polars_duration(period, "period"),
+        offset=None if offset is None else polars_duration(offset, "offset"),
+        closed=closed,
+        label=cast('Literal["left", "right"]', label),
+        boundaries=boundaries,
+    )
+    _check_lengths(window, dtype)
+    taken = {LABEL, _LOWER, *(("_lower_boundary", "_upper_boundary") if boundaries else ())} & set(node.schema)
+    if taken:
+        raise PlanError(
+            f"group_by_dynamic adds the column {min(taken)!r}, and the frame has one. Rename yours before it"
+        )
+    # Polars refuses some lengths ("1mo2d") only when it computes.
+    window.assign(pl.DataFrame({column: [0]}, schema={column: pl.Int64}).lazy().cast({column: dtype})).collect()
+    return window
+
+
+def _check_words(start_by: str, closed: str, label: str, column: str) -> None:
     because = "the first row of a window is unknown while earlier ones may come"
     if start_by != "window":
         raise UnsupportedOperationError(
@@ -116,16 +143,29 @@ def windows_of(
     if label == "datapoint":
         instead = f"label='left', and pl.col({column!r}).min() in agg"
         raise UnsupportedOperationError("group_by_dynamic(label='datapoint')", because=because, instead=instead)
-    length = polars_duration(every, "every")
-    if shortest_milliseconds(length) <= 0:
-        raise PlanError(f"group_by_dynamic(every={every!r}): windows need a length above zero")
-    return Window(
-        node,
-        column,
-        every=length,
-        period=length if period is None else polars_duration(period, "period"),
-        offset=None if offset is None else polars_duration(offset, "offset"),
-        closed=closed,
-        label=label,
-        boundaries=boundaries,
-    )
+    for name, value, valid in (("closed", closed, get_args(Closed)), ("label", label, ("left", "right"))):
+        if value not in valid:
+            raise PlanError(f"group_by_dynamic({name}={value!r}) is not known. Write one of {', '.join(valid)}")
+
+
+def _check_lengths(window: Window, dtype: pl.DataType) -> None:
+    for name, length in (("every", window.every), ("period", window.period)):
+        if not is_positive(length):
+            raise PlanError(f"group_by_dynamic({name}={length!r}): windows need a length above zero")
+    lengths = [length for length in (window.every, window.period, window.offset) if length is not None]
+    if dtype == pl.Date and any(has_hours(length) for length in lengths):
+        raise PlanError(
+            f"group_by_dynamic({window.column!r}) with {', '.join(lengths)}: the column is Date, which has no hours. "
+            f"Write whole days, or .cast({{{window.column!r}: pl.Datetime}}) before it"
+        )
+    if getattr(dtype, "time_zone", None) in (None, "UTC"):
+        return
+    uneven = [window.every] if not is_calendar(window.every) and not divides_the_hour(window.every) else []
+    if window.offset is not None and is_calendar(window.every) and has_hours(window.offset):
+        uneven.append(window.offset)
+    if uneven:
+        raise PlanError(
+            f"group_by_dynamic({window.column!r}) with {', '.join(uneven)}: days of {dtype} have 23 or 25 hours where "
+            "the clocks change, and such windows would overlap or leave gaps. Use parts of an hour or whole days, or "
+            f'.with_columns(pl.col({window.column!r}).dt.convert_time_zone("UTC")) before it'
+        )

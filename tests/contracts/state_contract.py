@@ -408,6 +408,12 @@ class StateContract:
         story.do("commit")
         story.do("crash")
 
+    def test_rows_that_expired_stay_gone_over_later_commits(self, tmp_path: Path) -> None:
+        story = Story(self, tmp_path, KEYS["int64"])
+        story.run([("merge", [(0, 1, 5), (1, 1, 20)]), ("commit",), ("expire", 10), ("commit",), ("crash",)])
+        story.run([("merge", [(2, 1, 20)]), ("commit",), ("crash",), ("merge", [(3, 1, 4)]), ("commit",), ("crash",)])
+        assert len(story.table) == 3
+
     def test_a_commit_without_changes_is_tiny(self, tmp_path: Path) -> None:
         story = Story(self, tmp_path, KEYS["integer and string"])
         story.do("merge", [(place, 1, None) for place in range(8)])

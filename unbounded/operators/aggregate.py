@@ -19,7 +19,7 @@ from unbounded.lineage import Clock, closing
 from unbounded.operators import Batch, Change, at_least_milliseconds, at_most_milliseconds
 from unbounded.plan import Aggregate
 from unbounded.state import Table, TableSpec
-from unbounded.windows import Window
+from unbounded.windows import LABEL, Window
 
 __all__ = ["AggregateOperator"]
 
@@ -126,22 +126,22 @@ class AggregateOperator:
 
     def _in_time(self, rows: pl.DataFrame, batch: Batch) -> tuple[pl.DataFrame, int, int]:
         """The partial rows that still count; how many input rows came too late, and how many had no time."""
-        if not self._clocks:
-            return rows, 0, 0
         late = without_time = 0
+        if LABEL in self._key and (no_window := rows[LABEL].is_null()).any():
+            without_time = int(rows.filter(no_window)[_LEN].sum())
+            rows = rows.filter(~no_window)
+        if not self._clocks:
+            return rows, late, without_time
         expiry = rows[_EXPIRY]
-        # A group without a time never closes: a window then holds no row, and append would never emit it.
-        if self._drops_null_time and expiry.null_count():
-            without_time = int(rows.filter(expiry.is_null())[_LEN].sum())
+        # A group whose time is null never closes, so append would never emit it.
+        if self._mode == "append" and expiry.null_count():
+            without_time += int(rows.filter(expiry.is_null())[_LEN].sum())
             rows = rows.filter(expiry.is_not_null())
-        if batch.late is not None and (is_late := rows[_EXPIRY] <= batch.late).any():
+        # Complete mode shows every group for ever, so a late row still counts.
+        if self._mode != "complete" and batch.late is not None and (is_late := rows[_EXPIRY] <= batch.late).any():
             late = int(rows.filter(is_late)[_LEN].sum())
             rows = rows.filter(~is_late.fill_null(value=False))
         return rows, late, without_time
-
-    @property
-    def _drops_null_time(self) -> bool:
-        return self._mode == "append" or isinstance(self._node.input, Window)
 
     def _count_new(self, rows: pl.DataFrame, name: str, values: Table) -> pl.DataFrame:
         """Replace the list of a group's values by the number of those it did not have yet."""
@@ -179,4 +179,5 @@ def _rule(name: str, clock: Clock, mode: Mode) -> str:
 
 def _window_text(window: Window) -> str:
     offset = f" offset {window.offset}" if window.offset else ""
-    return f"{window.column} every {window.every} period {window.period}{offset} closed {window.closed}"
+    bounds = f"closed {window.closed} label {window.label}"
+    return f"{window.column} every {window.every} period {window.period}{offset} {bounds}"

@@ -7,7 +7,7 @@ together; an operator's rows then start the plan of the next level.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from unbounded.windows import Window
 
 __all__ = ["Flow", "Outcome"]
 
+_SHOWN = "__shown__"
 _LARGE = 200_000
 """Input rows from which the streaming engine wins over the in-memory one; below, it costs 0.25 ms a plan more."""
 
@@ -53,21 +54,23 @@ class Flow:
     def __init__(self, plan: Node, mode: Mode) -> None:
         self.plan, self.mode = lower_filters(plan), mode
         self.scans = {node.name: node for node in walk(self.plan) if isinstance(node, Scan)}
-        self.watermarks = {node.name: node for node in walk(self.plan) if isinstance(node, Watermark)}
-        self._carried: dict[str, str] = {}
+        # A filter below its watermark may make two nodes of one: all of them tell the same watermark.
+        self._marks = [node for node in walk(self.plan) if isinstance(node, Watermark)]
+        self.delays = {mark.name: mark.delay for mark in self._marks}
+        self._carriers: dict[int, str] = {}
         self._operators: dict[int, Operator] = {}
         for node in walk(self.plan):
             if isinstance(node, Aggregate):
                 id = f"aggregate-{len(self._operators) + 1}"
-                self._operators[id_of(node)] = AggregateOperator(id, node, mode, self._note_carrier(id, node))
+                self._operators[_id_of(node)] = AggregateOperator(id, node, mode, self._note_carrier(id, node))
         self._static: dict[int, pl.LazyFrame] = {}
         self._rows_before = _LARGE  # the first batch may be years of history
 
     def _note_carrier(self, id: str, node: Aggregate) -> str | None:
         found = _carries(node)
-        if found is None or found[0].name in self._carried:
+        if found is None or _id_of(found[0]) in self._carriers:
             return None
-        self._carried[found[0].name] = id
+        self._carriers[_id_of(found[0])] = id
         return found[1]
 
     @property
@@ -104,7 +107,7 @@ class Flow:
         """Read the bounded tables."""
         for node in walk(self.plan):
             if isinstance(node, Static):
-                self._static[id_of(node)] = node.table.collect().lazy()
+                self._static[_id_of(node)] = node.table.collect().lazy()
 
     def run(self, batch: Batch, rows: Mapping[str, pl.LazyFrame], tables: Mapping[str, Table]) -> Outcome:
         """Take one batch of every source through the plan."""
@@ -113,17 +116,17 @@ class Flow:
         monitors = self._monitors(lazies, rows)
         noted: list[pl.DataFrame] | None = None
         for level in self._levels:
-            prepared = [self._operators[id_of(node)].prepare(self._lazy(node.input, lazies, rows)) for node in level]
+            prepared = [self._operators[_id_of(node)].prepare(self._lazy(node.input, lazies, rows)) for node in level]
             collected = self._collect([*prepared, *(monitors if noted is None else [])])
             noted = collected[len(level) :] if noted is None else noted
             for node, partial in zip(level, collected, strict=False):
-                operator = self._operators[id_of(node)]
+                operator = self._operators[_id_of(node)]
                 mine = {name: tables[f"{operator.id}/{name}"] for name in operator.tables()}
                 changes[operator.id] = change = operator.step(partial, mine, batch)
-                lazies[id_of(node)] = change.rows
+                lazies[_id_of(node)] = change.rows
         wanted = [self._lazy(self.plan, lazies, rows)]
-        if self._touched is not None:
-            wanted.append(self._lazy(self._touched, lazies, rows))
+        if self._top is not None:
+            wanted.append(self._touched(self._top, lazies))
         collected = self._collect([*wanted, *(monitors if noted is None else [])])
         noted = collected[len(wanted) :] if noted is None else noted
         answer = collected[0]
@@ -131,7 +134,7 @@ class Flow:
         self._rows_before = sum(read.values())
         return Outcome(
             rows=answer,
-            removed=self._removed(answer, collected[1] if self._touched is not None else None),
+            removed=self._removed(answer, collected[1] if self._top is not None else None),
             read=read,
             seen=self._seen(changes, noted[len(self.scans) :]),
             changes=changes,
@@ -150,22 +153,22 @@ class Flow:
         depth: dict[int, int] = {}
         levels: dict[int, list[Aggregate]] = {}
         for node in walk(self.plan):
-            depth[id_of(node)] = max((depth[id_of(below)] for below in node.inputs), default=0)
+            depth[_id_of(node)] = max((depth[_id_of(below)] for below in node.inputs), default=0)
             if isinstance(node, Aggregate):
-                depth[id_of(node)] += 1
-                levels.setdefault(depth[id_of(node)], []).append(node)
+                depth[_id_of(node)] += 1
+                levels.setdefault(depth[_id_of(node)], []).append(node)
         return [levels[i] for i in sorted(levels)]
 
     def _lazy(self, node: Node, lazies: dict[int, pl.LazyFrame], rows: Mapping[str, pl.LazyFrame]) -> pl.LazyFrame:
         """The rows of a node in this batch; what stands above an operator needs that operator's step first."""
-        found = lazies.get(id_of(node))
+        found = lazies.get(_id_of(node))
         if found is not None:
             return found
         match node:
             case Scan():
                 answer = rows[node.name]
             case Static():
-                answer = self._static[id_of(node)]
+                answer = self._static[_id_of(node)]
             case Window():
                 answer = node.assign(self._lazy(node.input, lazies, rows))
             case Join() if self._ordered:
@@ -174,7 +177,7 @@ class Flow:
                 answer = node.in_order.apply(*below)
             case _:
                 answer = node.apply(*(self._lazy(one, lazies, rows) for one in node.inputs))
-        lazies[id_of(node)] = answer
+        lazies[_id_of(node)] = answer
         return answer
 
     @cached_property
@@ -188,29 +191,38 @@ class Flow:
             self._lazy(mark.input, lazies, rows).select(
                 at_most_milliseconds(pl.col(mark.column).max(), mark.schema[mark.column])
             )
-            for name, mark in self.watermarks.items()
-            if name not in self._carried
+            for mark in self._marks
+            if _id_of(mark) not in self._carriers
         ]
         return [*counts, *newest]
 
-    def _seen(self, changes: Mapping[str, Change], newest: Sequence[pl.DataFrame]) -> dict[str, int]:
-        read = dict(
-            zip((n for n in self.watermarks if n not in self._carried), (f.item() for f in newest), strict=True)
-        )
-        carried = {name: changes[id].seen for name, id in self._carried.items()}
-        return {name: value for name, value in (read | carried).items() if value is not None}
+    def _seen(self, changes: Mapping[str, Change], monitored: Sequence[pl.DataFrame]) -> dict[str, int]:
+        """The newest time per watermark name, from the operators that carry it and the monitors."""
+        read = iter(monitored)
+        newest: dict[str, int] = {}
+        for mark in self._marks:
+            carrier = self._carriers.get(_id_of(mark))
+            value = next(read).item() if carrier is None else changes[carrier].seen
+            if value is not None:
+                newest[mark.name] = max(value, newest.get(mark.name, value))
+        return newest
 
     # What left the table ------------------------------------------------------------------------
     @cached_property
-    def _touched(self) -> Node | None:
-        """The plan's keys without the steps that drop rows above the topmost aggregate; None if none drops."""
+    def _top(self) -> Aggregate | None:
+        """The topmost aggregate, where a step above it may drop rows from a table that is kept by key."""
         if self.mode != "update" or not self.key:
             return None
         node, dropping = self.plan, False
         while not isinstance(node, Aggregate):
             dropping |= isinstance(node, Step | Join) and node.drops_rows
             node = node.inputs[0]
-        return _without_dropping(self.plan) if dropping else None
+        return node if dropping else None
+
+    def _touched(self, top: Aggregate, lazies: Mapping[int, pl.LazyFrame]) -> pl.LazyFrame:
+        """The keys that the batch touched, under their names at the sink."""
+        names = table_key(self.plan) or {}
+        return lazies[_id_of(top)].select(pl.col(old).alias(name) for name, old in names.items())
 
     def _removed(self, answer: pl.DataFrame, touched: pl.DataFrame | None) -> pl.DataFrame:
         key = list(self.key)
@@ -222,8 +234,9 @@ class Flow:
         if touched is None:
             return answer.select(key).clear()
         # Keys that were touched and do not show: group_by knows that null, NaN and -0.0 are keys like others.
-        both = pl.concat([touched.select(key).with_columns(shown=False), answer.select(key).with_columns(shown=True)])
-        return both.group_by(key).agg(pl.col("shown").any()).filter(~pl.col("shown")).select(key)
+        gone, shown = pl.lit(value=False).alias(_SHOWN), pl.lit(value=True).alias(_SHOWN)
+        both = pl.concat([touched.select(*key, gone), answer.select(*key, shown)])
+        return both.group_by(key).agg(pl.col(_SHOWN).any()).filter(~pl.col(_SHOWN)).select(key)
 
     # For people ---------------------------------------------------------------------------------
     def explain(self) -> str:
@@ -231,7 +244,7 @@ class Flow:
         lines: list[str] = []
 
         def show(node: Node, depth: int) -> None:
-            lines.append("  " * depth + _title(node, self._operators.get(id_of(node))))
+            lines.append("  " * depth + _title(node, self._operators.get(_id_of(node))))
             for below in node.inputs:
                 show(below, depth + 1)
 
@@ -241,7 +254,7 @@ class Flow:
         return "\n".join(lines)
 
 
-def id_of(node: Node) -> int:
+def _id_of(node: Node) -> int:
     """The identity by which a node is looked up; the plan keeps it alive."""
     return id(node)
 
@@ -268,20 +281,6 @@ def _carries(node: Aggregate) -> tuple[Watermark, str] | None:
     # A hopping window with gaps drops the rows between its windows.
     gaps = any(isinstance(one, Window) and not one.is_tumbling for one in path)
     return None if gaps or column not in clocks(node.input) else (below, column)
-
-
-def _without_dropping(node: Node) -> Node:
-    match node:
-        case Step():
-            below = _without_dropping(node.input)
-            return below if node.drops_rows else replace(node, input=below)
-        case Join():
-            left = _without_dropping(node.left)
-            return left if node.drops_rows else replace(node, left=left)
-        case Watermark() | Window():
-            return replace(node, input=_without_dropping(node.input))
-        case _:
-            return node
 
 
 def _title(node: Node, operator: Operator | None) -> str:

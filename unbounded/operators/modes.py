@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from unbounded.connectors import Mode, Sink
+from unbounded.connectors import Covers, Located, Mode, Sink
 from unbounded.errors import PlanError
 from unbounded.lineage import closing, table_key
 from unbounded.plan import Aggregate, Concat, Node, Scan, Step, Watermark, walk
 
-__all__ = ["check", "reasons_against"]
+__all__ = ["check", "may_repeat_keys", "reasons_against"]
 
 
-def check(plan: Node, mode: Mode, sink: Sink) -> None:
+def check(plan: Node, mode: Mode, sink: Sink, checkpoint: str) -> None:
     """Raise one PlanError with every reason why `plan` cannot be kept in `mode` by `sink`."""
     if mode not in ("append", "update", "complete"):
         raise PlanError(f"output_mode is {mode!r}. Write 'append', 'update' or 'complete'")
-    reasons = [*reasons_against(plan, mode), *_sink_reasons(plan, mode, sink)]
+    reasons = [*reasons_against(plan, mode), *_sink_reasons(plan, mode, sink), *_loops(plan, sink, checkpoint)]
     if reasons:
         raise PlanError("; and ".join(reasons) if len(reasons) < 3 else "\n  - " + "\n  - ".join(reasons))
 
@@ -110,6 +110,21 @@ def _sink_reasons(plan: Node, mode: Mode, sink: Sink) -> Iterator[str]:
             f"update mode replaces rows by their key, and the key column {names} of the aggregate is dropped or "
             "computed anew above it. Keep it to the end (a rename is fine), or write with foreach_batch"
         )
+
+
+def _loops(plan: Node, sink: Sink, checkpoint: str) -> Iterator[str]:
+    """A query that reads what it writes would never end."""
+    written = {"the checkpoint": checkpoint}
+    if isinstance(sink, Located):
+        written["the output"] = sink.location
+    for node in walk(plan):
+        if isinstance(node, Scan) and isinstance(node.source, Covers):
+            for what, place in written.items():
+                if node.source.covers(place):
+                    yield (
+                        f"{what} {place} lies in what source {node.name!r} reads ({node.source.description}), so the "
+                        "query would read what it writes, without end. Choose a place outside of it"
+                    )
 
 
 def _topmost(node: Node) -> Aggregate | None:
