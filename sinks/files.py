@@ -50,7 +50,8 @@ class FileSink:
     file, `current.parquet`, replaced atomically. Update sinks, partitioned complete sinks and sinks that are not on a
     local disk are read with `read_sink(path)`. What a partitioned batch shows comes into sight file by file.
 
-    Replaced files stay readable for `retain` batches and at least 10 minutes by `clock`.
+    Replaced files stay readable for `retain` batches and at least 10 minutes by `clock`; those of an update sink are
+    not merged yet, so reading it takes longer with every batch.
     """
 
     def __init__(

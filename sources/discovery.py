@@ -1,7 +1,8 @@
 """Which files have not been read, which of them may be read now, and in which order?
 
 Found by comparing names with those already read, never by a time: a file moved in with an old date is
-new. Nothing here grows with history but the set of digests, and a trigger looks only at new names.
+new. Memory grows with history by a digest a file. A listing looks at every name of the folder, and asks the disk
+for more only about new ones; none is made while files of the last one wait.
 """
 
 from __future__ import annotations
@@ -80,9 +81,7 @@ class Discovery:
         self._folder, self._form, self._order = folder, form, order
         self._min_age, self._clock = min_age, clock
         self._seen: set[bytes] = set()
-        self._read: set[str] = (
-            set()
-        )  # names of the last listing that are in `_seen`: a look-up is cheaper than a digest
+        self._read: set[str] = set()  # names in the last listing that were read: cheaper than their digests
         self._backlog = self._current = _Backlog()
         self._frozen: list[_Backlog] = []
         self._waiting: dict[str, tuple[File, float]] = {}

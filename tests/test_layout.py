@@ -42,11 +42,10 @@ ORDER = (
     "writing",
     "viewing",
     "refusals",
+    "reductions",
     "frame",
     "unified",
     "scan",
-    "spark_style",
-    "testing",
 )
 
 # Connectors are leaves: whatever they need stands here, or beside them in their own folder.
@@ -106,6 +105,10 @@ def _may_import(importer: str, imported: str) -> bool:
 
 
 FILES = _files()
+
+
+def test_every_part_of_the_house_stands() -> None:
+    assert [part for part in ORDER if not any(name == part or name.startswith(f"{part}.") for name in FILES)] == []
 
 
 def test_every_file_belongs_to_a_part_of_the_house() -> None:
@@ -186,3 +189,16 @@ def test_a_public_name_is_documented(name: str) -> None:
         text = value.__doc__ or ""
         written = text != "" and not text.startswith(f"{name}(")  # a dataclass writes its signature itself
         assert written, f"ub.{name} has no docstring of its own"
+
+
+@pytest.mark.parametrize("name", sorted(ub.__all__))
+def test_a_public_verb_is_documented(name: str) -> None:
+    thing = getattr(ub, name)
+    members = vars(thing) if inspect.isclass(thing) and not getattr(thing, "_is_protocol", False) else {}
+    verbs = {
+        member: value
+        for member, value in members.items()
+        if not member.startswith("_") and (inspect.isfunction(value) or isinstance(value, property))
+        if not hasattr(ub.Source, member)  # documented where it is promised
+    }
+    assert [member for member, value in verbs.items() if not inspect.getdoc(value)] == []

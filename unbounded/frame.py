@@ -14,6 +14,7 @@ from unbounded.aggregates import cut
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import expand, passes, why_not_rowwise
 from unbounded.plan import Aggregate, Join, Node, Static, Step, watermarked
+from unbounded.reductions import Reducible
 from unbounded.refusals import REFUSED, REFUSED_OF_GROUPS, refusal
 from unbounded.viewing import Viewable
 from unbounded.windows import LABEL, Closed, windows_of
@@ -26,7 +27,7 @@ T = TypeVar("T")
 _RESERVED = re.compile(r"__(\w+__|\d+|key_\d+.*)")
 
 
-class StreamFrame(Viewable, Writable):
+class StreamFrame(Reducible, Viewable, Writable):
     """A lazy query over tables that keep growing. Verbs have the names and arguments of `pl.LazyFrame`.
 
     Nothing runs before a sink is named. Frames are immutable and may be used in several queries.
@@ -298,39 +299,6 @@ class StreamFrame(Viewable, Writable):
         keys = (*by, *(pl.col(name) for name in (*boundaries, LABEL)))
         return StreamGroupBy(window, keys, label=window.column)
 
-    # The whole stream as one group -------------------------------------------------------------------
-    def count(self) -> StreamFrame:
-        """The number of values per column, nulls not counted: one row."""
-        return self.select(pl.all().count())
-
-    def null_count(self) -> StreamFrame:
-        """The number of nulls per column: one row."""
-        return self.select(pl.all().null_count())
-
-    def sum(self) -> StreamFrame:
-        """The sum of every column: one row."""
-        return self.select(pl.all().sum())
-
-    def mean(self) -> StreamFrame:
-        """The mean of every column: one row."""
-        return self.select(pl.all().mean())
-
-    def min(self) -> StreamFrame:
-        """The least value of every column: one row."""
-        return self.select(pl.all().min())
-
-    def max(self) -> StreamFrame:
-        """The greatest value of every column: one row."""
-        return self.select(pl.all().max())
-
-    def std(self, ddof: int = 1) -> StreamFrame:
-        """The standard deviation of every column: one row."""
-        return self.select(pl.all().std(ddof))
-
-    def var(self, ddof: int = 1) -> StreamFrame:
-        """The variance of every column: one row."""
-        return self.select(pl.all().var(ddof))
-
 
 class StreamGroupBy:
     """A grouped frame: say what to aggregate. `label` names the window column in the answer."""
@@ -353,24 +321,31 @@ class StreamGroupBy:
         return self.agg(pl.len().alias(name or "len"))
 
     def sum(self) -> StreamFrame:
+        """The sum of every other column per group."""
         return self.agg(pl.all().sum())
 
     def mean(self) -> StreamFrame:
+        """The mean of every other column per group."""
         return self.agg(pl.all().mean())
 
     def min(self) -> StreamFrame:
+        """The least value of every other column per group."""
         return self.agg(pl.all().min())
 
     def max(self) -> StreamFrame:
+        """The greatest value of every other column per group."""
         return self.agg(pl.all().max())
 
     def n_unique(self) -> StreamFrame:
+        """The number of distinct values of every other column per group."""
         return self.agg(pl.all().n_unique())
 
     def first(self, *, ignore_nulls: bool = False) -> StreamFrame:
+        """The first value of every other column per group, in order of arrival."""
         return self.agg(pl.all().first(ignore_nulls=ignore_nulls))
 
     def last(self, *, ignore_nulls: bool = False) -> StreamFrame:
+        """The last value of every other column per group, in order of arrival."""
         return self.agg(pl.all().last(ignore_nulls=ignore_nulls))
 
 
@@ -386,6 +361,7 @@ class StreamNamespace:
         self._frame = frame
 
     def with_watermark(self, column: str, delay: str | timedelta) -> StreamFrame:
+        """See `ub.with_watermark`."""
         return self._frame.with_watermark(column, delay)
 
 

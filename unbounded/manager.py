@@ -268,6 +268,7 @@ class StreamingQuery:
 
     @property
     def failed_unobserved(self) -> bool:
+        """Whether it failed and nobody asked."""
         return self._error is not None and not self._observed
 
 

@@ -63,4 +63,5 @@ class BoundedNamespace:
         self._frame = frame
 
     def with_watermark(self, column: str, delay: str | timedelta) -> pl.LazyFrame:
+        """See `ub.with_watermark`."""
         return with_watermark(self._frame, column, delay)

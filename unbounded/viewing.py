@@ -28,14 +28,17 @@ class Viewable:
 
     @property
     def columns(self) -> list[str]:
+        """The names of the columns."""
         return self._plan.schema.names()
 
     @property
     def dtypes(self) -> list[pl.DataType]:
+        """The types of the columns."""
         return self._plan.schema.dtypes()
 
     @property
     def width(self) -> int:
+        """The number of columns."""
         return len(self._plan.schema)
 
     def clear(self, n: int = 0) -> pl.LazyFrame:
