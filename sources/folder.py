@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol, cast
-
-import fsspec
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from unbounded.errors import ConnectorError, PlanError
 from unbounded.storage import decode, filesystem, is_local, local_path
+
+if TYPE_CHECKING:
+    import fsspec
 
 __all__ = ["File", "Folder", "Glimpse", "LocalFolder", "Pattern", "RemoteFolder", "open_folder", "shown"]
 

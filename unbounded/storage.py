@@ -19,11 +19,12 @@ import threading
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Protocol, cast
-
-import fsspec
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from unbounded.errors import CheckpointError, ConcurrentQueryError, ConnectorError, CorruptRecordError
+
+if TYPE_CHECKING:
+    import fsspec
 
 __all__ = [
     "LocalStorage",
@@ -330,6 +331,8 @@ def filesystem(
     Uncached, because a stale listing hides new files and keeps deleted ones. ConnectorError for an
     unknown protocol or a missing driver.
     """
+    import fsspec  # noqa: PLC0415  # a sixth of the library's import time, which a local run need not pay
+
     options = {"skip_instance_cache": True, "use_listings_cache": False, **(storage_options or {})}
     try:
         fs, path = fsspec.core.url_to_fs(os.fspath(url), **options)

@@ -40,6 +40,8 @@ class Change:
     """What a batch did to an operator: `rows` are final (append) or replace the rows of their keys."""
 
     rows: pl.LazyFrame
+    taken: int = 0
+    """Input rows, late ones and those without a time included; a row in two windows is two."""
     updated: int = 0
     evicted: int = 0
     late: int = 0

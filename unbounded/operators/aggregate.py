@@ -99,6 +99,7 @@ class AggregateOperator:
 
     def step(self, rows: pl.DataFrame, tables: Mapping[str, Table], batch: Batch) -> Change:
         newest = rows[_SEEN].max() if self._seen is not None else None
+        taken = int(rows[_LEN].sum())
         rows, late, without_time = self._in_time(rows, batch)
         for one in self._cut.distinct:
             rows = self._count_new(rows, one.name, tables[f"values{one.name}"])
@@ -117,6 +118,7 @@ class AggregateOperator:
                 shown = tables["groups"].scan()
         return Change(
             rows=shown.lazy().select(*self._key, *self._cut.finish),
+            taken=taken,
             updated=changed.height,
             evicted=gone.height,
             late=late,

@@ -6,7 +6,7 @@ together; an operator's rows then start the plan of the next level.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -58,11 +58,14 @@ class Flow:
         self._marks = [node for node in walk(self.plan) if isinstance(node, Watermark)]
         self.delays = {mark.name: mark.delay for mark in self._marks}
         self._carriers: dict[int, str] = {}
+        self._counters: dict[str, str] = {}
         self._operators: dict[int, Operator] = {}
         for node in walk(self.plan):
             if isinstance(node, Aggregate):
                 id = f"aggregate-{len(self._operators) + 1}"
                 self._operators[_id_of(node)] = AggregateOperator(id, node, mode, self._note_carrier(id, node))
+                if (scan := _counts(node)) is not None:
+                    self._counters[scan.name] = id
         self._static: dict[int, pl.LazyFrame] = {}
         self._rows_before = _LARGE  # the first batch may be years of history
 
@@ -117,7 +120,7 @@ class Flow:
         noted: list[pl.DataFrame] | None = None
         for level in self._levels:
             prepared = [self._operators[_id_of(node)].prepare(self._lazy(node.input, lazies, rows)) for node in level]
-            collected = self._collect([*prepared, *(monitors if noted is None else [])])
+            collected = self._collect([*prepared, *(monitors if noted is None else [])], large=noted is None)
             noted = collected[len(level) :] if noted is None else noted
             for node, partial in zip(level, collected, strict=False):
                 operator = self._operators[_id_of(node)]
@@ -127,22 +130,29 @@ class Flow:
         wanted = [self._lazy(self.plan, lazies, rows)]
         if self._top is not None:
             wanted.append(self._touched(self._top, lazies))
-        collected = self._collect([*wanted, *(monitors if noted is None else [])])
+        collected = self._collect([*wanted, *(monitors if noted is None else [])], large=noted is None)
         noted = collected[len(wanted) :] if noted is None else noted
         answer = collected[0]
-        read = {name: int(frame.item()) for name, frame in zip(self.scans, noted, strict=False)}
+        told = iter(noted)
+        read = {
+            name: changes[self._counters[name]].taken if name in self._counters else int(next(told).item())
+            for name in self.scans
+        }
         self._rows_before = sum(read.values())
         return Outcome(
             rows=answer,
             removed=self._removed(answer, collected[1] if self._top is not None else None),
             read=read,
-            seen=self._seen(changes, noted[len(self.scans) :]),
+            seen=self._seen(changes, told),
             changes=changes,
         )
 
-    def _collect(self, plans: Sequence[pl.LazyFrame]) -> list[pl.DataFrame]:
+    def _collect(self, plans: Sequence[pl.LazyFrame], *, large: bool) -> list[pl.DataFrame]:
+        """Collect together; `large` where the plans read the sources and not what an operator made of them."""
         # Without sharing of subplans, a count reads no column at all; with it, every column is read and kept.
-        engine: Literal["streaming", "in-memory"] = "streaming" if self._rows_before >= _LARGE else "in-memory"
+        engine: Literal["streaming", "in-memory"] = (
+            "streaming" if large and self._rows_before >= _LARGE else "in-memory"
+        )
         if len(plans) == 1:
             return [plans[0].collect(engine=engine)]
         return pl.collect_all(plans, engine=engine, optimizations=pl.QueryOptFlags(comm_subplan_elim=False))
@@ -185,8 +195,8 @@ class Flow:
         return any(operator.ordered for operator in self.operators)
 
     def _monitors(self, lazies: dict[int, pl.LazyFrame], rows: Mapping[str, pl.LazyFrame]) -> list[pl.LazyFrame]:
-        """Rows per source, then the newest time of each watermark that no partial aggregate carries."""
-        counts = [rows[name].select(pl.len()) for name in self.scans]
+        """Rows per source, then the newest time per watermark, as far as no partial aggregate tells them."""
+        counts = [rows[name].select(pl.len()) for name in self.scans if name not in self._counters]
         newest = [
             self._lazy(mark.input, lazies, rows).select(
                 at_most_milliseconds(pl.col(mark.column).max(), mark.schema[mark.column])
@@ -196,13 +206,12 @@ class Flow:
         ]
         return [*counts, *newest]
 
-    def _seen(self, changes: Mapping[str, Change], monitored: Sequence[pl.DataFrame]) -> dict[str, int]:
+    def _seen(self, changes: Mapping[str, Change], monitored: Iterator[pl.DataFrame]) -> dict[str, int]:
         """The newest time per watermark name, from the operators that carry it and the monitors."""
-        read = iter(monitored)
         newest: dict[str, int] = {}
         for mark in self._marks:
             carrier = self._carriers.get(_id_of(mark))
-            value = next(read).item() if carrier is None else changes[carrier].seen
+            value = next(monitored).item() if carrier is None else changes[carrier].seen
             if value is not None:
                 newest[mark.name] = max(value, newest.get(mark.name, value))
         return newest
@@ -257,6 +266,18 @@ class Flow:
 def _id_of(node: Node) -> int:
     """The identity by which a node is looked up; the plan keeps it alive."""
     return id(node)
+
+
+def _counts(node: Aggregate) -> Scan | None:
+    """The source whose rows the aggregate takes, each exactly once, so that its partial rows tell their number."""
+    below = node.input
+    while not isinstance(below, Scan):
+        whole = isinstance(below, Watermark) or (isinstance(below, Window) and below.is_tumbling)
+        one_to_one = isinstance(below, Step) and not below.drops_rows and below.verb != "unpivot"
+        if not (whole or one_to_one):
+            return None
+        below = below.inputs[0]
+    return below
 
 
 def _carries(node: Aggregate) -> tuple[Watermark, str] | None:
