@@ -32,7 +32,7 @@ def main() -> None:
     options = argparse.ArgumentParser(prog="make bench", description=__doc__)
     options.add_argument("--events", type=int, default=10_000_000, help="of each kind")
     options.add_argument("--files", type=int, default=100, help="read in ten batches")
-    options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--repeats", type=int, default=5)
     options.add_argument("--folder", type=Path, help="where to work; a temporary folder of the system")
     chosen = options.parse_args()
     logging.getLogger("unbounded").setLevel(logging.ERROR)  # windows that stay open are no news here
