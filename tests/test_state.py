@@ -19,7 +19,7 @@ from unbounded.state import Home, StateRef, Table, TableSpec
 from unbounded.state.folding import Fold
 from unbounded.state.memory import MemoryHome
 from unbounded.state.slots import Rows
-from unbounded.state.table import SLOT, SlotTable
+from unbounded.state.table import SLOT, Part, SlotTable
 from unbounded.storage import LocalStorage, Lock, Record, Storage
 
 COUNT = TableSpec(
@@ -272,15 +272,21 @@ def test_the_bytes_of_a_commit_do_not_grow_with_the_state() -> None:
     assert sizes[1] < 1.2 * sizes[0]
 
 
-def test_rows_of_the_base_are_copied_no_more_often_than_rows_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    copied: list[int] = []
+@pytest.fixture
+def copied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many slots of the base each part copies, while the test runs."""
+    sizes: list[int] = []
     part = SlotTable.part
 
-    def noted(table: SlotTable, low: int, high: int) -> Any:
-        copied.append(high - low)
+    def noted(table: SlotTable, low: int, high: int) -> Part:
+        sizes.append(high - low)
         return part(table, low, high)
 
     monkeypatch.setattr(SlotTable, "part", noted)
+    return sizes
+
+
+def test_rows_of_the_base_are_copied_no_more_often_than_rows_change(copied: list[int]) -> None:
     home, table = counting(Shelf(), segment=64)
     changed = 0
     for version in range(300):
@@ -289,6 +295,14 @@ def test_rows_of_the_base_are_copied_no_more_often_than_rows_change(monkeypatch:
         home.tidy(version)
         assert sum(copied) <= changed
     assert sum(copied) > changed / 2
+
+
+def test_copies_do_not_pile_up_while_nobody_tidies(copied: list[int]) -> None:
+    home, table = counting(Shelf(), segment=64)
+    for version in range(300):
+        table.merge(count(range(version % 100, version % 100 + 50)))
+        home.commit(version, "a")
+    assert 0 < sum(copied) <= len(table)
 
 
 def test_files_stay_in_proportion_to_the_live_rows() -> None:

@@ -16,7 +16,7 @@ import os
 import socket
 import uuid
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -120,16 +120,16 @@ class Checkpoint:
 
     def intend(self, intent: Intent) -> str:
         """Write an intent durably and return its digest."""
-        return self._put("offsets", intent.batch, asdict(intent))
+        return self._put("offsets", intent.batch, vars(intent))
 
     def commit(self, commit: Commit) -> None:
         """Write a commit durably: now the batch happened."""
-        self._put("commits", commit.batch, asdict(commit))
+        self._put("commits", commit.batch, vars(commit))
         self.last, self.pending = commit, None
 
     def intent_digest(self, intent: Intent) -> str:
         """The digest that `intend` gave for this intent."""
-        return digest(encode("offsets", intent.batch, asdict(intent)))
+        return digest(encode("offsets", intent.batch, vars(intent)))
 
     def tidy(self, committed: int) -> None:
         """Delete the records of batches that are no longer retained, oldest first."""

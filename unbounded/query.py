@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -256,7 +255,7 @@ class MicroBatches:
             attempt = secrets.token_hex(8)
             state = self._remember(intent, attempt)
             commit = self._commit_of(intent, digest, attempt, outcome, state)
-            receipt = {"attempt": attempt, "intent": asdict(intent), "commit": asdict(commit)}
+            receipt = {"attempt": attempt, "intent": vars(intent), "commit": vars(commit)}
             self._sink.write(intent.batch, outcome.rows, receipt, removed=outcome.removed)
         with phases.phase("commitOffsets"):
             self._checkpoint.commit(commit)
@@ -328,7 +327,7 @@ class MicroBatches:
     def _adopt(self, intent: Intent, receipt: Mapping[str, Any], phases: Phases) -> Progress:
         """The sink holds the batch, only its commit is missing: take that attempt's state, never compute again."""
         commit = Commit(**receipt["commit"])
-        if receipt["intent"] != asdict(intent):
+        if receipt["intent"] != vars(intent):
             raise CheckpointError(
                 f"{self._sink.description} holds batch {intent.batch} of other rows than {self._checkpoint.url} "
                 "intends: one of the two was restored from a backup. Restore the other, or start with new ones"
