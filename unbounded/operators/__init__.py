@@ -13,9 +13,10 @@ from typing import Any, Final, Protocol
 
 import polars as pl
 
+from unbounded.lineage import Clock
 from unbounded.state import Table, TableSpec
 
-__all__ = ["FINAL", "Batch", "Change", "Operator", "at_least_milliseconds", "at_most_milliseconds"]
+__all__ = ["FINAL", "Batch", "Change", "Operator", "at_least_milliseconds", "at_most_milliseconds", "closing_instant"]
 
 FINAL: Final = 2**63 - 1
 """The watermark of an input that was declared ended: later than any time."""
@@ -69,14 +70,27 @@ class Operator(Protocol):
     def pinned(self) -> Mapping[str, Any]:
         """What must not change over a restart, as JSON that people can compare."""
 
-    def prepare(self, rows: pl.LazyFrame) -> pl.LazyFrame:
-        """What to collect of the rows; one plan with everything below it."""
+    @property
+    def grows(self) -> str | None:
+        """Why nothing bounds what it remembers, and what would; None where something does."""
+
+    def prepare(self, rows: pl.LazyFrame, tables: Mapping[str, Table], batch: Batch) -> pl.LazyFrame:
+        """What to collect of the rows; one plan with everything below it. The tables are only looked at."""
 
     def step(self, rows: pl.DataFrame, tables: Mapping[str, Table], batch: Batch) -> Change:
         """Take the prepared rows of one batch into the tables."""
 
     def explain(self) -> Sequence[str]:
         """What is kept, for how long, and what is dropped."""
+
+
+def closing_instant(clocks: Mapping[str, Clock], schema: Mapping[str, pl.DataType]) -> pl.Expr:
+    """When the first of these columns says that a row is final, in epoch ms on the query's own watermark."""
+    instants = []
+    for name, clock in clocks.items():
+        end = pl.col(name) if clock.lasts is None else pl.col(name).dt.offset_by(clock.lasts)
+        instants.append(at_least_milliseconds(end, schema[name]) + clock.behind)
+    return pl.min_horizontal(instants)
 
 
 def at_least_milliseconds(time: pl.Expr, dtype: pl.DataType) -> pl.Expr:

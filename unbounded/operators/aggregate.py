@@ -16,7 +16,7 @@ from unbounded.aggregates import Cut, cut
 from unbounded.connectors import Mode
 from unbounded.expressions import canonical
 from unbounded.lineage import Clock, closing
-from unbounded.operators import Batch, Change, at_least_milliseconds, at_most_milliseconds
+from unbounded.operators import Batch, Change, at_most_milliseconds, closing_instant
 from unbounded.plan import Aggregate
 from unbounded.state import Table, TableSpec
 from unbounded.windows import LABEL, Window
@@ -78,7 +78,11 @@ class AggregateOperator:
         window = {"window": _window_text(below)} if isinstance(below, Window) else {}
         return {"kind": "aggregate", "keys": keys, **window, "state": list(self._cut.canonical)}
 
-    def prepare(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+    @property
+    def grows(self) -> str | None:
+        return None
+
+    def prepare(self, rows: pl.LazyFrame, tables: Mapping[str, Table], batch: Batch) -> pl.LazyFrame:
         wanted = [*self._cut.partial, pl.len().cast(pl.Int64).alias(_LEN)]
         if self._seen is not None:
             dtype = self._node.input.schema[self._seen]
@@ -87,15 +91,8 @@ class AggregateOperator:
             lists = [one.value.unique().implode().alias(one.name) for one in self._cut.distinct]
             return rows.select(*wanted, *lists)
         lists = [one.value.unique().alias(one.name) for one in self._cut.distinct]
-        return rows.group_by(self._node.keys).agg(*wanted, *lists).with_columns(self._expiries())
-
-    def _expiries(self) -> list[pl.Expr]:
-        """When the group closes, counted on the query's own watermark."""
-        instants = []
-        for name, clock in self._clocks.items():
-            end = pl.col(name) if clock.lasts is None else pl.col(name).dt.offset_by(clock.lasts)
-            instants.append(at_least_milliseconds(end, self._key[name]) + clock.behind)
-        return [pl.min_horizontal(instants).alias(_EXPIRY)] if instants else []
+        expiry = [closing_instant(self._clocks, self._key).alias(_EXPIRY)] if self._clocks else []
+        return rows.group_by(self._node.keys).agg(*wanted, *lists).with_columns(expiry)
 
     def step(self, rows: pl.DataFrame, tables: Mapping[str, Table], batch: Batch) -> Change:
         newest = rows[_SEEN].max() if self._seen is not None else None

@@ -76,6 +76,10 @@ class Flow:
         self._carriers[_id_of(found[0])] = id
         return found[1]
 
+    @staticmethod
+    def _tables_of(operator: Operator, tables: Mapping[str, Table]) -> dict[str, Table]:
+        return {name: tables[f"{operator.id}/{name}"] for name in operator.tables()}
+
     @property
     def operators(self) -> Sequence[Operator]:
         """From the sources to the sink."""
@@ -119,13 +123,18 @@ class Flow:
         monitors = self._monitors(lazies, rows)
         noted: list[pl.DataFrame] | None = None
         for level in self._levels:
-            prepared = [self._operators[_id_of(node)].prepare(self._lazy(node.input, lazies, rows)) for node in level]
+            prepared = [
+                self._operators[_id_of(node)].prepare(
+                    self._lazy(node.input, lazies, rows), self._tables_of(self._operators[_id_of(node)], tables), batch
+                )
+                for node in level
+            ]
             collected = self._collect([*prepared, *(monitors if noted is None else [])], large=noted is None)
             noted = collected[len(level) :] if noted is None else noted
             for node, partial in zip(level, collected, strict=False):
                 operator = self._operators[_id_of(node)]
-                mine = {name: tables[f"{operator.id}/{name}"] for name in operator.tables()}
-                changes[operator.id] = change = operator.step(partial, mine, batch)
+                change = operator.step(partial, self._tables_of(operator, tables), batch)
+                changes[operator.id] = change
                 lazies[_id_of(node)] = change.rows
         wanted = [self._lazy(self.plan, lazies, rows)]
         if self._top is not None:
