@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from polars.lazyframe.group_by import LazyGroupBy
 
 import unbounded as ub
 from tests.language import Story, same_rows
 from unbounded.plan import evaluate
+from unbounded.refusals import REFUSED, REFUSED_OF_GROUPS
 
 SCHEMA: dict[str, Any] = {"k": pl.String, "v": pl.Int64, "x": pl.Float64, "tags": pl.List(pl.String)}
 ROWS = [
@@ -18,6 +21,15 @@ ROWS = [
     {"k": "b", "v": None, "x": float("nan"), "tags": []},
     {"k": None, "v": 3, "x": None, "tags": None},
 ]
+
+LIMITS = pl.LazyFrame({"low": [0, 1, 2], "high": [2, 3, 9], "name": ["x", "y", "z"]})
+
+
+def asof(frame: Any) -> Any:
+    """Bounded Polars wants the left side sorted; a stream need not be."""
+    sorted_left = frame.sort("v") if isinstance(frame, pl.LazyFrame) else frame
+    return sorted_left.join_asof(LIMITS, left_on="v", right_on="low", strategy="nearest")
+
 
 VERBS: dict[str, Any] = {
     "filter": lambda f: f.filter(pl.col("v") > 1, k="b"),
@@ -39,6 +51,13 @@ VERBS: dict[str, Any] = {
     "pipe_with_schema": lambda f: f.pipe_with_schema(lambda g, schema: g.select(sorted(schema))),
     "lazy, clone, cache": lambda f: f.lazy().clone().cache(),
     "set_sorted": lambda f: f.set_sorted("v"),
+    "fill_null by zero": lambda f: f.select("v", "x").fill_null(strategy="zero"),
+    "match_to_schema": lambda f: f.match_to_schema({"v": pl.Int64, "k": pl.String}, extra_columns="ignore"),
+    "map_batches": lambda f: f.select("k", "v").map_batches(lambda rows: rows.drop_nulls("v"), streamable=True),
+    "join_where": lambda f: f.join_where(LIMITS, pl.col("v") >= pl.col("low"), pl.col("v") < pl.col("high")),
+    "join_asof": lambda f: f.drop_nulls("v").pipe(asof),
+    "update": lambda f: f.select("k", "v").update(pl.LazyFrame({"k": ["a"], "v": [7]}), on="k"),
+    "update inner": lambda f: f.select("k", "v").update(pl.LazyFrame({"k": ["a"], "v": [7]}), on="k", how="inner"),
 }
 REDUCTIONS = ["count", "null_count", "sum", "mean", "min", "max", "std", "var"]
 
@@ -66,6 +85,101 @@ def test_a_shortcut_of_a_group_gives_what_polars_gives(verb: str) -> None:
     story = Story(grouped, SCHEMA, mode="complete").add(ROWS[:2]).run().add(ROWS[2:]).run()
     same_rows(story.answer(), evaluate(story._plan, {"feed0": pl.LazyFrame(ROWS, schema=SCHEMA)}).collect(), key=["k"])
     same_rows(story.answer(), grouped(pl.LazyFrame(ROWS, schema=SCHEMA)).collect(), key=["k"])
+
+
+GROUPS: dict[str, Any] = {
+    "having": lambda g: g.having(pl.len() > 1, pl.col("v").sum() > 3).agg(pl.col("v").sum()),
+    "having, then a shortcut": lambda g: g.having(pl.len() > 1).len(),
+}
+
+
+@pytest.mark.parametrize("verb", GROUPS)
+@pytest.mark.parametrize("mode", ["update", "complete"])
+def test_a_verb_of_groups_gives_what_polars_gives(verb: str, mode: Any) -> None:
+    rows = [*ROWS, *ROWS, {"k": "a", "v": -4, "x": 0.0, "tags": []}]
+
+    def grouped(frame: Any) -> Any:
+        return GROUPS[verb](frame.select("k", "v").group_by("k"))
+
+    story = Story(grouped, SCHEMA, mode=mode).add(rows[:2]).run().add(rows[2:6]).run().add(rows[6:]).run()
+    same_rows(story.answer(), grouped(pl.LazyFrame(rows, schema=SCHEMA)).collect(), key=["k"])
+
+
+PIVOTS: dict[str, Any] = {
+    "sum": {"on": "k", "on_columns": ["a", "b", None], "index": "g", "values": "v", "aggregate_function": "sum"},
+    "of two values": {"on": "k", "on_columns": ["a", "b"], "index": "g", "aggregate_function": "len"},
+    "on two columns": {
+        "on": ["k", "g"],
+        "on_columns": pl.DataFrame({"k": ["a", "b"], "g": [1, 2]}),
+        "index": "v",
+        "aggregate_function": "max",
+    },
+    "an expression": {
+        "on": "k",
+        "on_columns": ["a"],
+        "values": "x",
+        "aggregate_function": (pl.element() * 2).sum() / pl.element().len(),
+    },
+    "named by value and cell": {
+        "on": "k",
+        "on_columns": ["a"],
+        "index": "g",
+        "values": ["v"],
+        "aggregate_function": "mean",
+        "column_naming": "combine",
+        "separator": "-",
+    },
+}
+
+
+@pytest.mark.parametrize("case", PIVOTS)
+def test_a_pivot_with_given_columns_is_polars_own(case: str) -> None:
+    schema: dict[str, Any] = {"k": pl.String, "g": pl.Int64, "v": pl.Int64, "x": pl.Float64}
+    rows = [
+        (k, g, v, float(v)) for v, (k, g) in enumerate([("a", 1), ("b", 1), ("a", 2), (None, 2), ("c", 3), ("a", 1)])
+    ]
+
+    def pivoted(frame: Any) -> Any:
+        return frame.pivot(**PIVOTS[case])
+
+    bounded = pl.LazyFrame(rows, schema=schema, orient="row")
+    dicts = bounded.collect().to_dicts()
+    expected = pivoted(bounded).collect()
+    story = Story(pivoted, schema, mode="update").add(dicts[:2]).run().restart().add(dicts[2:]).run()
+    same_rows(story.answer(), expected, key=expected.columns)
+
+
+OTHER_SIGNATURES = {
+    "explain": "the plan of a stream has output modes, and no engine",
+    "show": "prints with Polars' own configuration",
+    "sink_csv": "writes a folder, with a checkpoint",
+    "sink_ipc": "writes a folder, with a checkpoint",
+    "sink_ndjson": "writes a folder, with a checkpoint",
+    "sink_parquet": "writes a folder, with a checkpoint",
+}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in dir(pl.LazyFrame) if name[0] != "_" and name not in OTHER_SIGNATURES]
+)
+def test_a_verb_has_the_arguments_and_defaults_of_polars(name: str) -> None:
+    assert_same_signature(ub.StreamFrame, pl.LazyFrame, name)
+
+
+@pytest.mark.parametrize("name", [name for name in dir(LazyGroupBy) if name[0] != "_"])
+def test_a_verb_of_groups_has_the_arguments_and_defaults_of_polars(name: str) -> None:
+    assert_same_signature(ub.StreamGroupBy, LazyGroupBy, name)
+
+
+def assert_same_signature(ours: type, theirs: type, name: str) -> None:
+    found, wanted = (inspect.getattr_static(one, name) for one in (ours, theirs))
+    if not inspect.isfunction(wanted):
+        assert isinstance(found, property) or name in REFUSED or name == "ub"
+        return
+    if name not in REFUSED and name not in REFUSED_OF_GROUPS:
+        assert [(p.name, p.kind, p.default) for p in inspect.signature(found).parameters.values()] == [
+            (p.name, p.kind, p.default) for p in inspect.signature(wanted).parameters.values()
+        ]
 
 
 @pytest.mark.parametrize("format", ["parquet", "csv", "ndjson", "ipc"])

@@ -21,7 +21,8 @@ from unbounded.errors import (
     UnboundedError,
     UnsupportedOperationError,
 )
-from unbounded.frame import StreamFrame, StreamGroupBy
+from unbounded.frame import StreamFrame
+from unbounded.grouping import StreamGroupBy
 from unbounded.manager import QueryStatus, StreamingQuery, StreamingQueryManager, streams
 from unbounded.progress import Listener, Progress
 from unbounded.scan import (

@@ -120,6 +120,8 @@ def _single(tree: Tree, frame: pl.LazyFrame, keys: list[str]) -> list[Tree]:
             ]
         case {"Function": body} if _absorbs(tree, max(map(len, parts), default=1), frame, keys):
             return [{"Function": {**body, "input": list(chain(*parts))}}]
+    if not all(parts):  # a selector that finds no column
+        return []
     width = max(map(len, parts), default=1)
     return [with_children(tree, [part[i % len(part)] for part in parts]) for i in range(width)]
 

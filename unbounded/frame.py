@@ -5,29 +5,32 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import polars as pl
-from polars._typing import ColumnNameOrSelector, IntoExpr
+from polars._typing import ColumnNameOrSelector, IntoExpr, PivotAgg
 
 from unbounded.aggregates import cut
 from unbounded.errors import PlanError, UnsupportedOperationError
-from unbounded.expressions import expand, passes, why_not_rowwise
-from unbounded.plan import Aggregate, Join, Node, Static, Step, watermarked
+from unbounded.expressions import expand, why_not_rowwise
+from unbounded.grouping import StreamGroupBy, pivoted
+from unbounded.joins import Joinable
+from unbounded.plan import Aggregate, Node, Step, watermarked
+from unbounded.positions import Positional
 from unbounded.reductions import Reducible
-from unbounded.refusals import REFUSED, REFUSED_OF_GROUPS, refusal
+from unbounded.refusals import REFUSED, refusal
 from unbounded.viewing import Viewable
 from unbounded.windows import LABEL, Closed, windows_of
 from unbounded.writing import Writable
 
-__all__ = ["StreamFrame", "StreamGroupBy"]
+__all__ = ["StreamFrame"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 _RESERVED = re.compile(r"__(\w+__|\d+|key_\d+.*)")
 
 
-class StreamFrame(Reducible, Viewable, Writable):
+class StreamFrame(Joinable, Positional, Reducible, Viewable, Writable):
     """A lazy query over tables that keep growing. Verbs have the names and arguments of `pl.LazyFrame`.
 
     Nothing runs before a sink is named. Frames are immutable and may be used in several queries.
@@ -42,6 +45,9 @@ class StreamFrame(Reducible, Viewable, Writable):
             raise PlanError(
                 f"the column name {taken[0]!r} is one the engine uses for itself. Give the column another name"
             )
+
+    def _around(self, node: Node) -> StreamFrame:
+        return StreamFrame(node)
 
     # Rows ---------------------------------------------------------------------------------------
     def filter(self, *predicates: Any, **constraints: Any) -> StreamFrame:
@@ -139,6 +145,8 @@ class StreamFrame(Reducible, Viewable, Writable):
         matches_supertype: bool = True,
     ) -> StreamFrame:
         """Replace nulls by a value or a row-wise expression."""
+        if strategy in ("zero", "one") and limit is None and value is None:
+            return self._step("fill_null", strategy=strategy)
         if strategy is not None or limit is not None:
             raise UnsupportedOperationError(
                 f"fill_null(strategy={strategy!r})",
@@ -155,6 +163,61 @@ class StreamFrame(Reducible, Viewable, Writable):
             self._refuse_others("fill_nan", [value])
         return self._step("fill_nan", value=value)
 
+    def match_to_schema(
+        self,
+        schema: Any,
+        *,
+        missing_columns: Any = "raise",
+        missing_struct_fields: Any = "raise",
+        extra_columns: Literal["ignore", "raise"] = "raise",
+        extra_struct_fields: Any = "raise",
+        integer_cast: Any = "forbid",
+        float_cast: Any = "forbid",
+    ) -> StreamFrame:
+        """The columns of `schema`, in its order; the options say what becomes of missing and extra ones."""
+        return self._step(
+            "match_to_schema",
+            schema=schema,
+            missing_columns=missing_columns,
+            missing_struct_fields=missing_struct_fields,
+            extra_columns=extra_columns,
+            extra_struct_fields=extra_struct_fields,
+            integer_cast=integer_cast,
+            float_cast=float_cast,
+        )
+
+    def map_batches(
+        self,
+        function: Callable[[pl.DataFrame], pl.DataFrame],
+        *,
+        predicate_pushdown: bool = False,
+        projection_pushdown: bool = False,
+        slice_pushdown: bool = False,
+        schema: Any = None,
+        validate_output_schema: bool = True,
+        streamable: bool = False,
+    ) -> StreamFrame:
+        """Apply a function to frames of any number of rows; `streamable=True` declares that it treats each row alone.
+
+        It must give the same rows for the same rows, for a batch may run again after a crash.
+        """
+        if not streamable:
+            raise UnsupportedOperationError(
+                "map_batches()",
+                because="a function of whole frames cannot be told to treat each row alone",
+                instead="map_batches(function, streamable=True) to declare that it does, or foreach_batch(function)",
+            )
+        return self._step(
+            "map_batches",
+            function=function,
+            predicate_pushdown=predicate_pushdown,
+            projection_pushdown=projection_pushdown,
+            slice_pushdown=slice_pushdown,
+            schema=schema,
+            validate_output_schema=validate_output_schema,
+            streamable=True,
+        )
+
     def pipe(self, function: Callable[Concatenate[StreamFrame, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`function(self, ...)`: how one function serves bounded and unbounded frames."""
         return function(self, *args, **kwargs)
@@ -169,7 +232,13 @@ class StreamFrame(Reducible, Viewable, Writable):
 
     clone = cache = lazy
 
-    def set_sorted(self, column: str | list[str], *more_columns: str, **options: Any) -> StreamFrame:
+    def set_sorted(
+        self,
+        column: str | list[str],
+        *more_columns: str,
+        descending: bool | list[bool] = False,
+        nulls_last: bool | list[bool] = False,
+    ) -> StreamFrame:
         """The frame itself: rows of a stream come in any order, and nothing here relies on it."""
         return self
 
@@ -208,48 +277,10 @@ class StreamFrame(Reducible, Viewable, Writable):
         """The verbs that Polars lacks, as on `pl.LazyFrame.ub`."""
         return StreamNamespace(self)
 
-    # Tables -------------------------------------------------------------------------------------
-    def join(
-        self,
-        other: pl.LazyFrame | pl.DataFrame,
-        on: str | pl.Expr | Sequence[str | pl.Expr] | None = None,
-        how: str = "inner",
-        *,
-        left_on: str | pl.Expr | Sequence[str | pl.Expr] | None = None,
-        right_on: str | pl.Expr | Sequence[str | pl.Expr] | None = None,
-        suffix: str = "_right",
-        validate: str = "m:m",
-        nulls_equal: bool = False,
-        coalesce: bool | None = None,
-        maintain_order: Literal["none", "left"] | None = None,
-    ) -> StreamFrame:
-        """Join with a bounded frame: inner, left, semi or anti.
-
-        A DataFrame never changes; a LazyFrame is read once at each start. NaN keys match, nulls only with
-        `nulls_equal`. Rows of the stream keep their columns' names.
-        """
-        if isinstance(other, StreamFrame):
-            raise UnsupportedOperationError(
-                "join() of two streams", because="it is not built yet", instead="join with a bounded pl.LazyFrame"
-            )
-        if how not in ("inner", "left", "semi", "anti"):
-            raise UnsupportedOperationError(
-                f"join(how={how!r}) with a bounded frame",
-                because="a row of the bounded side that found no match yet could find one in any later batch",
-                instead='how="inner", "left", "semi" or "anti"',
-            )
-        right = Static(other.lazy() if isinstance(other, pl.DataFrame) else other)
-        lefts, rights = (
-            (_names(on, "on"),) * 2 if on is not None else (_names(left_on, "left_on"), _names(right_on, "right_on"))
-        )
-        options = {"suffix": suffix, "validate": validate, "nulls_equal": nulls_equal, "coalesce": coalesce}
-        options["maintain_order"] = maintain_order
-        how_ = cast('Literal["inner", "left", "semi", "anti"]', how)
-        return StreamFrame(Join(self._plan, right, how_, lefts, rights, options))
-
+    # Groups -------------------------------------------------------------------------------------
     def group_by(
         self, *by: IntoExpr | Iterable[IntoExpr], maintain_order: bool = False, **named_by: IntoExpr
-    ) -> StreamGroupBy:
+    ) -> StreamGroupBy[StreamFrame]:
         """Group by any row-wise expressions; by `dt.truncate` of a watermarked column, groups close."""
         if maintain_order:
             raise UnsupportedOperationError(
@@ -261,7 +292,7 @@ class StreamFrame(Reducible, Viewable, Writable):
         if not keys:
             raise PlanError("group_by() has no key. Name one, or write select(...) of aggregates over the whole stream")
         self._refuse_others("group_by", keys)
-        return StreamGroupBy(self._plan, keys)
+        return StreamGroupBy(self._plan, keys, StreamFrame)
 
     def group_by_dynamic(
         self,
@@ -275,7 +306,7 @@ class StreamFrame(Reducible, Viewable, Writable):
         label: Literal["left", "right", "datapoint"] = "left",
         group_by: IntoExpr | Iterable[IntoExpr] | None = None,
         start_by: str = "window",
-    ) -> StreamGroupBy:
+    ) -> StreamGroupBy[StreamFrame]:
         """Group by time windows; the input may come in any order.
 
         Windows start at `dt.truncate(every)` plus `offset`. A row is in every window that contains its
@@ -297,61 +328,36 @@ class StreamFrame(Reducible, Viewable, Writable):
         self._refuse_others("group_by_dynamic", by)
         boundaries = ("_lower_boundary", "_upper_boundary") if include_boundaries else ()
         keys = (*by, *(pl.col(name) for name in (*boundaries, LABEL)))
-        return StreamGroupBy(window, keys, label=window.column)
+        return StreamGroupBy(window, keys, StreamFrame, label=window.column)
+
+    def pivot(
+        self,
+        on: ColumnNameOrSelector | Sequence[ColumnNameOrSelector],
+        on_columns: Sequence[Any] | pl.Series | pl.DataFrame,
+        *,
+        index: ColumnNameOrSelector | Sequence[ColumnNameOrSelector] | None = None,
+        values: ColumnNameOrSelector | Sequence[ColumnNameOrSelector] | None = None,
+        aggregate_function: PivotAgg | pl.Expr | None = None,
+        maintain_order: bool = False,
+        separator: str = "_",
+        column_naming: Literal["auto", "combine"] = "auto",
+    ) -> StreamFrame:
+        """One row per value of `index`, one column per value of `on` given in `on_columns`: a group_by of `index`."""
+        asked = {
+            "on": on,
+            "on_columns": on_columns,
+            "index": index,
+            "values": values,
+            "aggregate_function": aggregate_function,
+            "maintain_order": maintain_order,
+            "separator": separator,
+            "column_naming": column_naming,
+        }
+        return StreamFrame(pivoted(self._plan, asked))
 
 
-class StreamGroupBy:
-    """A grouped frame: say what to aggregate. `label` names the window column in the answer."""
-
-    def __init__(self, plan: Node, keys: tuple[pl.Expr, ...], *, label: str | None = None) -> None:
-        self._plan, self._keys, self._label = plan, keys, label
-
-    def agg(self, *aggs: IntoExpr | Iterable[IntoExpr], **named_aggs: IntoExpr) -> StreamFrame:
-        """One row per group: the keys, then any expressions over aggregates of the other columns."""
-        taken = {key.meta.output_name() for key in self._keys} | ({self._label} if self._label else set())
-        found = expand(self._plan.schema, aggs, named_aggs, without=taken)
-        cut(found, self._plan.schema)  # an aggregate that cannot be kept is refused where it is written
-        answer: Node = Aggregate(self._plan, self._keys, found)
-        if self._label is not None:
-            answer = Step(answer, "rename", options={"mapping": {LABEL: self._label}, "strict": True})
-        return StreamFrame(answer)
-
-    def len(self, name: str | None = None) -> StreamFrame:
-        """The number of rows per group, in the column `name` ("len")."""
-        return self.agg(pl.len().alias(name or "len"))
-
-    def sum(self) -> StreamFrame:
-        """The sum of every other column per group."""
-        return self.agg(pl.all().sum())
-
-    def mean(self) -> StreamFrame:
-        """The mean of every other column per group."""
-        return self.agg(pl.all().mean())
-
-    def min(self) -> StreamFrame:
-        """The least value of every other column per group."""
-        return self.agg(pl.all().min())
-
-    def max(self) -> StreamFrame:
-        """The greatest value of every other column per group."""
-        return self.agg(pl.all().max())
-
-    def n_unique(self) -> StreamFrame:
-        """The number of distinct values of every other column per group."""
-        return self.agg(pl.all().n_unique())
-
-    def first(self, *, ignore_nulls: bool = False) -> StreamFrame:
-        """The first value of every other column per group, in order of arrival."""
-        return self.agg(pl.all().first(ignore_nulls=ignore_nulls))
-
-    def last(self, *, ignore_nulls: bool = False) -> StreamFrame:
-        """The last value of every other column per group, in order of arrival."""
-        return self.agg(pl.all().last(ignore_nulls=ignore_nulls))
-
-
-for _class, _refused in ((StreamFrame, REFUSED), (StreamGroupBy, REFUSED_OF_GROUPS)):
-    for _name in _refused:
-        setattr(_class, _name, refusal(_name, _refused))
+for _name in REFUSED:
+    setattr(StreamFrame, _name, refusal(_name, REFUSED))
 
 
 class StreamNamespace:
@@ -363,13 +369,3 @@ class StreamNamespace:
     def with_watermark(self, column: str, delay: str | timedelta) -> StreamFrame:
         """See `ub.with_watermark`."""
         return self._frame.with_watermark(column, delay)
-
-
-def _names(columns: Any, argument: str) -> tuple[str, ...]:
-    found = [columns] if isinstance(columns, str | pl.Expr) else list(columns or [])
-    names = [one if isinstance(one, str) else passes(one) for one in found]
-    if not names or any(name is None for name in names):
-        raise PlanError(
-            f"join({argument}={columns!r}): write the names of columns; compute an expression in with_columns first"
-        )
-    return tuple(cast("list[str]", names))

@@ -12,12 +12,26 @@ from functools import singledispatch
 
 import polars as pl
 
+from unbounded.connectors import Mode
 from unbounded.durations import longest_milliseconds
 from unbounded.expressions import passes, truncated
-from unbounded.plan import Aggregate, Concat, Join, Node, Step, Watermark
+from unbounded.plan import (
+    Aggregate,
+    Concat,
+    InOrder,
+    Join,
+    Keep,
+    Lookup,
+    Node,
+    Positioned,
+    Step,
+    Unique,
+    Watermark,
+    walk,
+)
 from unbounded.windows import LABEL, Window
 
-__all__ = ["Clock", "clocks", "closing", "passing", "table_key"]
+__all__ = ["Clock", "clocks", "closing", "is_whole", "passing", "table_key"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,8 @@ def passing(step: Step) -> dict[str, str]:
             blank = pl.DataFrame(schema=before).clear(1)
             filled = step.apply(blank.lazy()).collect()
             kept = {name: name for name in before if filled[name].null_count()}
+        case "map_batches":  # a function may put anything under a name
+            kept = {}
         case _:
             kept = {name: name for name in before}
     return {name: old for name, old in kept.items() if old is not None and behind.get(name) == before.get(old)}
@@ -88,6 +104,17 @@ def _(node: Join) -> dict[str, Clock]:
 
 
 @clocks.register
+def _(node: Lookup) -> dict[str, Clock]:
+    below, changed = clocks(node.left), _updated(node)
+    return {name: clock for name, clock in below.items() if name not in changed}
+
+
+@clocks.register
+def _(node: Unique | Positioned | InOrder) -> dict[str, Clock]:
+    return clocks(node.input)
+
+
+@clocks.register
 def _(node: Concat) -> dict[str, Clock]:
     first, *others = [clocks(part) for part in node.parts]
     shared = {name: [clock, *(other.get(name) for other in others)] for name, clock in first.items()}
@@ -112,6 +139,11 @@ def _(node: Window) -> dict[str, Clock]:
 @clocks.register
 def _(node: Aggregate) -> dict[str, Clock]:
     return {name: clock.after_aggregate for name, clock in closing(node).items()}
+
+
+def _updated(node: Lookup) -> set[str]:
+    """The columns of the stream that the bounded table overwrites."""
+    return set(node.left.schema) & set(node.right.schema) if node.verb == "update" else set()
 
 
 def closing(node: Aggregate) -> dict[str, Clock]:
@@ -148,7 +180,15 @@ def table_key(node: Node) -> dict[str, str] | None:
             return {name: below[old] for name, old in passing(node).items() if old in below}
         case Join():
             return table_key(node.left)
+        case Lookup():
+            below, changed = table_key(node.left), _updated(node)
+            return None if below is None else {name: old for name, old in below.items() if name not in changed}
         case Watermark() | Window():
             return table_key(node.input)
         case _:
             return None
+
+
+def is_whole(node: Node, mode: Mode) -> bool:
+    """Whether every batch sees all rows of a node's output anew, so that any Polars verb can follow."""
+    return mode == "complete" and any(isinstance(one, Aggregate | Keep) for one in walk(node))

@@ -22,12 +22,19 @@ from unbounded.expressions import columns_of
 __all__ = [
     "Aggregate",
     "Concat",
+    "InOrder",
     "Join",
+    "Keep",
+    "Lookup",
     "Node",
+    "Positioned",
     "Scan",
     "Static",
     "Step",
+    "Unique",
+    "Verb",
     "Watermark",
+    "Whole",
     "evaluate",
     "lower_filters",
     "walk",
@@ -35,7 +42,7 @@ __all__ = [
 ]
 
 # Verbs of `Step` that may leave out rows.
-_DROPPING = frozenset({"filter", "remove", "drop_nulls", "drop_nans", "explode"})
+_DROPPING = frozenset({"filter", "remove", "drop_nulls", "drop_nans", "explode", "map_batches"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +88,8 @@ class Static(Node):
 
 
 @dataclass(frozen=True, eq=False)
-class Step(Node):
-    """A row-wise Polars verb: each row alone decides what becomes of it.
+class Verb(Node):
+    """A verb of `pl.LazyFrame` over one table.
 
     `exprs` are single-output expressions with their final names; other arguments stand in `options`.
     """
@@ -99,6 +106,11 @@ class Step(Node):
     def apply(self, *rows: pl.LazyFrame) -> pl.LazyFrame:
         answer: pl.LazyFrame = getattr(rows[0], self.verb)(*self.exprs, **self.options)
         return answer
+
+
+@dataclass(frozen=True, eq=False)
+class Step(Verb):
+    """A row-wise verb: each row alone decides what becomes of it."""
 
     @property
     def drops_rows(self) -> bool:
@@ -152,6 +164,33 @@ class Join(Node):
     def in_order(self) -> Join:
         """The same join, handing on rows in the stream's order. It costs time, and is for those who look at order."""
         return replace(self, options={**self.options, "maintain_order": "left"})
+
+
+@dataclass(frozen=True, eq=False)
+class Lookup(Node):
+    """What Polars' own `verb` finds for each row of a stream in a bounded table; every row stands alone."""
+
+    left: Node
+    right: Static
+    verb: Literal["join_asof", "join_where", "update"]
+    exprs: tuple[pl.Expr, ...]
+    options: Mapping[str, Any]
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        return (self.left, self.right)
+
+    def apply(self, *rows: pl.LazyFrame) -> pl.LazyFrame:
+        left, right = rows
+        if self.verb == "join_asof":  # Polars wants both sides in order of their times
+            left = left.sort(self.options["left_on"], maintain_order=True)
+            right = right.sort(self.options["right_on"], maintain_order=True)
+        answer: pl.LazyFrame = getattr(left, self.verb)(right, *self.exprs, **self.options)
+        return answer
+
+    @property
+    def drops_rows(self) -> bool:
+        return self.verb == "join_where" or self.options.get("how") == "inner"
 
 
 def _bits(column: str) -> pl.Expr:
@@ -215,6 +254,52 @@ class Aggregate(Node):
         return tuple(key.meta.output_name() for key in self.keys)
 
 
+@dataclass(frozen=True, eq=False)
+class Unique(Node):
+    """The first row of each value of `subset`; any row of them unless `first`."""
+
+    input: Node
+    subset: tuple[str, ...]
+    first: bool
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        return (self.input,)
+
+    def apply(self, *rows: pl.LazyFrame) -> pl.LazyFrame:
+        return rows[0].unique(self.subset, keep="first", maintain_order=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Positioned(Verb):
+    """A verb that asks of each row how many came before it: slice, with_row_index or gather_every."""
+
+
+@dataclass(frozen=True, eq=False)
+class Keep(Verb):
+    """The best or the last few rows of all, which later rows replace: top_k, bottom_k or tail."""
+
+
+@dataclass(frozen=True, eq=False)
+class Whole(Verb):
+    """A verb that needs its whole table at once, which only complete mode above an aggregate has."""
+
+
+@dataclass(frozen=True, eq=False)
+class InOrder(Node):
+    """Rows in the order of `keys`, of which the first is event time: each waits for the watermark to reach it."""
+
+    input: Node
+    keys: tuple[str, ...]
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        return (self.input,)
+
+    def apply(self, *rows: pl.LazyFrame) -> pl.LazyFrame:
+        return rows[0].filter(pl.col(self.keys[0]).is_not_null()).sort(self.keys, maintain_order=True)
+
+
 def walk(node: Node) -> Iterator[Node]:
     """Every node once, inputs before what stands on them, from sources to sink."""
     seen: set[int] = set()
@@ -263,7 +348,7 @@ def _with_inputs(node: Node, inputs: tuple[Node, ...]) -> Node:
     match node:
         case Concat():
             return replace(node, parts=inputs)
-        case Join():
+        case Join() | Lookup():
             return replace(node, left=inputs[0])
         case _ if inputs:
             return replace(node, input=inputs[0])  # type: ignore[call-arg]  # every other node has one input

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol, TypeVar
 
 import polars as pl
+from polars._typing import QuantileMethod
 
 __all__ = ["Reducible"]
 
@@ -41,6 +42,16 @@ class Reducible:
     def max(self: _Selects[FrameT]) -> FrameT:
         """The greatest value of every column: one row."""
         return self.select(pl.all().max())
+
+    def median(self: _Selects[FrameT]) -> FrameT:
+        """The median of every column: one row."""
+        return self.select(pl.all().median())
+
+    def quantile(
+        self: _Selects[FrameT], quantile: float | pl.Expr, interpolation: QuantileMethod = "nearest"
+    ) -> FrameT:
+        """A quantile of every column: one row."""
+        return self.select(pl.all().quantile(quantile, interpolation))
 
     def std(self: _Selects[FrameT], ddof: int = 1) -> FrameT:
         """The standard deviation of every column: one row."""

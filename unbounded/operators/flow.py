@@ -16,11 +16,32 @@ import polars as pl
 from unbounded.connectors import Mode
 from unbounded.errors import PlanError
 from unbounded.expressions import canonical
-from unbounded.lineage import clocks, passing, table_key
+from unbounded.lineage import clocks, is_whole, passing, table_key
 from unbounded.operators import Batch, Change, Operator, at_most_milliseconds
 from unbounded.operators.aggregate import AggregateOperator
+from unbounded.operators.in_order import InOrderOperator
+from unbounded.operators.keep import KeepOperator
 from unbounded.operators.modes import may_repeat_keys
-from unbounded.plan import Aggregate, Concat, Join, Node, Scan, Static, Step, Watermark, lower_filters, walk
+from unbounded.operators.positioned import PositionedOperator
+from unbounded.operators.unique import UniqueOperator
+from unbounded.plan import (
+    Aggregate,
+    Concat,
+    InOrder,
+    Join,
+    Keep,
+    Lookup,
+    Node,
+    Positioned,
+    Scan,
+    Static,
+    Step,
+    Unique,
+    Verb,
+    Watermark,
+    lower_filters,
+    walk,
+)
 from unbounded.state import Table, TableSpec
 from unbounded.windows import Window
 
@@ -61,13 +82,32 @@ class Flow:
         self._counters: dict[str, str] = {}
         self._operators: dict[int, Operator] = {}
         for node in walk(self.plan):
-            if isinstance(node, Aggregate):
-                id = f"aggregate-{len(self._operators) + 1}"
-                self._operators[_id_of(node)] = AggregateOperator(id, node, mode, self._note_carrier(id, node))
-                if (scan := _counts(node)) is not None:
-                    self._counters[scan.name] = id
+            # Above a table that every batch shows whole, each verb is Polars' own.
+            if not any(is_whole(below, mode) for below in node.inputs):
+                self._add_operator(node)
         self._static: dict[int, pl.LazyFrame] = {}
         self._rows_before = _LARGE  # the first batch may be years of history
+
+    def _add_operator(self, node: Node) -> None:
+        """Give a node that must remember its operator, named by its kind and by which of that kind it is."""
+
+        def named(kind: str) -> str:
+            return f"{kind}-{1 + sum(one.id.startswith(f'{kind}-') for one in self.operators)}"
+
+        match node:
+            case Aggregate():
+                id = named("aggregate")
+                self._operators[_id_of(node)] = AggregateOperator(id, node, self.mode, self._note_carrier(id, node))
+                if (scan := _counts(node)) is not None:
+                    self._counters[scan.name] = id
+            case Unique():
+                self._operators[_id_of(node)] = UniqueOperator(named("unique"), node)
+            case Positioned():
+                self._operators[_id_of(node)] = PositionedOperator(named(node.verb), node)
+            case Keep():
+                self._operators[_id_of(node)] = KeepOperator(named(node.verb), node)
+            case InOrder():
+                self._operators[_id_of(node)] = InOrderOperator(named("merge_sorted"), node)
 
     def _note_carrier(self, id: str, node: Aggregate) -> str | None:
         found = _carries(node)
@@ -123,16 +163,14 @@ class Flow:
         monitors = self._monitors(lazies, rows)
         noted: list[pl.DataFrame] | None = None
         for level in self._levels:
+            operators = [(node, self._operators[_id_of(node)]) for node in level]
             prepared = [
-                self._operators[_id_of(node)].prepare(
-                    self._lazy(node.input, lazies, rows), self._tables_of(self._operators[_id_of(node)], tables), batch
-                )
-                for node in level
+                one.prepare(self._lazy(node.inputs[0], lazies, rows), self._tables_of(one, tables), batch)
+                for node, one in operators
             ]
             collected = self._collect([*prepared, *(monitors if noted is None else [])], large=noted is None)
             noted = collected[len(level) :] if noted is None else noted
-            for node, partial in zip(level, collected, strict=False):
-                operator = self._operators[_id_of(node)]
+            for (node, operator), partial in zip(operators, collected, strict=False):
                 change = operator.step(partial, self._tables_of(operator, tables), batch)
                 changes[operator.id] = change
                 lazies[_id_of(node)] = change.rows
@@ -167,13 +205,13 @@ class Flow:
         return pl.collect_all(plans, engine=engine, optimizations=pl.QueryOptFlags(comm_subplan_elim=False))
 
     @cached_property
-    def _levels(self) -> list[list[Aggregate]]:
-        """Operators that can be prepared together, because none of them needs another's rows."""
+    def _levels(self) -> list[list[Node]]:
+        """The nodes that remember; those of a level are prepared together, because none needs another's rows."""
         depth: dict[int, int] = {}
-        levels: dict[int, list[Aggregate]] = {}
+        levels: dict[int, list[Node]] = {}
         for node in walk(self.plan):
             depth[_id_of(node)] = max((depth[_id_of(below)] for below in node.inputs), default=0)
-            if isinstance(node, Aggregate):
+            if _id_of(node) in self._operators:
                 depth[_id_of(node)] += 1
                 levels.setdefault(depth[_id_of(node)], []).append(node)
         return [levels[i] for i in sorted(levels)]
@@ -188,7 +226,7 @@ class Flow:
                 answer = rows[node.name]
             case Static():
                 answer = self._static[_id_of(node)]
-            case Window():
+            case Window() if not is_whole(node.input, self.mode):
                 answer = node.assign(self._lazy(node.input, lazies, rows))
             case Join() if self._ordered:
                 below = [self._lazy(one, lazies, rows) for one in node.inputs]
@@ -233,7 +271,7 @@ class Flow:
             return None
         node, dropping = self.plan, False
         while not isinstance(node, Aggregate):
-            dropping |= isinstance(node, Step | Join) and node.drops_rows
+            dropping |= isinstance(node, Step | Join | Lookup) and node.drops_rows
             node = node.inputs[0]
         return node if dropping else None
 
@@ -321,6 +359,10 @@ def _title(node: Node, operator: Operator | None) -> str:
             return "bounded table, read at start"
         case Step():
             return f"{node.verb}({', '.join(canonical(expr) for expr in node.exprs)})"
+        case Verb():
+            return f"{node.verb}({', '.join(f'{name}={value!r}' for name, value in node.options.items())})"
+        case Lookup():
+            return f"{node.verb} with a bounded table"
         case Join():
             return f"{node.how} join on {', '.join(node.left_on)}"
         case Concat():

@@ -6,8 +6,21 @@ from collections.abc import Iterator
 
 from unbounded.connectors import Covers, Located, Mode, Sink
 from unbounded.errors import PlanError
-from unbounded.lineage import closing, table_key
-from unbounded.plan import Aggregate, Concat, Node, Scan, Step, Watermark, walk
+from unbounded.lineage import closing, is_whole, table_key
+from unbounded.plan import (
+    Aggregate,
+    Concat,
+    InOrder,
+    Keep,
+    Node,
+    Positioned,
+    Scan,
+    Step,
+    Unique,
+    Watermark,
+    Whole,
+    walk,
+)
 
 __all__ = ["check", "may_repeat_keys", "reasons_against"]
 
@@ -24,20 +37,18 @@ def check(plan: Node, mode: Mode, sink: Sink, checkpoint: str) -> None:
 def reasons_against(plan: Node, mode: Mode) -> list[str]:
     """Why the plan alone cannot be kept in a mode; empty if it can."""
     nodes = list(walk(plan))
-    aggregates = [node for node in nodes if isinstance(node, Aggregate)]
+    changing = [node for node in nodes if isinstance(node, Aggregate | Keep)]
     reasons = [*_sources(nodes), *_watermarks(nodes)]
-    if mode == "complete" and not aggregates:
+    if mode == "complete" and not changing:
         reasons.append(
             "complete mode writes the whole answer in every batch, and without an aggregate that is every row "
             'that ever came. Write with output_mode="append"'
         )
     if mode == "append":
-        reasons += [reason for node in aggregates if (reason := _stays_open(node)) is not None]
-    elif any(_above(node) for node in aggregates):
-        reasons.append(
-            f"{mode} mode shows groups that still change, and an aggregate of another aggregate's output would count "
-            'each version of a group. Write with output_mode="append", which passes on closed groups only'
-        )
+        reasons += [reason for node in changing if (reason := _stays_open(node)) is not None]
+    if mode == "update":
+        reasons += [reason for node in nodes if (reason := _of_versions(node)) is not None]
+    reasons += [_needs_whole(node) for node in nodes if isinstance(node, Whole) and not is_whole(node.input, mode)]
     if mode != "append" and any(isinstance(n, Concat) and any(_has_aggregate(p) for p in n.parts) for n in nodes):
         reasons.append(
             f"{mode} mode keeps one row per key, and a concat with an aggregate in it has no key of its own. "
@@ -47,14 +58,60 @@ def reasons_against(plan: Node, mode: Mode) -> list[str]:
 
 
 def _has_aggregate(node: Node) -> bool:
-    return any(isinstance(one, Aggregate) for one in walk(node))
+    return any(isinstance(one, Aggregate | Keep) for one in walk(node))
 
 
-def _above(node: Aggregate) -> bool:
-    return _has_aggregate(node.input)
+def _of_versions(node: Node) -> str | None:
+    """Why a node cannot be kept in update mode."""
+    if isinstance(node, Keep):
+        return (
+            f"update mode replaces rows by their key, and the rows of {node.verb}() have none: one leaves when a "
+            'better one comes. Write with output_mode="complete", which shows them all in every batch'
+        )
+    if not any(_has_aggregate(below) for below in node.inputs):
+        return None
+    match node:
+        case Aggregate():
+            return (
+                "update mode shows groups that still change, and an aggregate of another aggregate's output would "
+                'count each version of a group. Write with output_mode="append", which passes on closed groups only, '
+                'or with "complete"'
+            )
+        case Unique() | Positioned() | InOrder():
+            return (
+                f"update mode shows groups that still change, and {_called(node)}() would take each version of a group "
+                'for a row of its own. Write with output_mode="append", which passes on closed groups only, or with '
+                '"complete"'
+            )
+    return None
 
 
-def _stays_open(node: Aggregate) -> str | None:
+def _called(node: Unique | Positioned | InOrder) -> str:
+    match node:
+        case Unique():
+            return "unique"
+        case InOrder():
+            return "merge_sorted"
+        case Positioned():
+            return "head" if node.verb == "slice" and node.options["offset"] == 0 else node.verb
+
+
+def _needs_whole(node: Whole) -> str:
+    options = node.options
+    asked = f"slice({options['offset']})" if node.verb == "slice" else f"{node.verb}()"
+    return (
+        f"{asked} needs all rows of the answer at once, and a row of the answer would have to move when a later one "
+        'comes. Write it above an aggregate with output_mode="complete", or use it on what the query wrote: '
+        f"query.read().{asked}"
+    )
+
+
+def _stays_open(node: Aggregate | Keep) -> str | None:
+    if isinstance(node, Keep):
+        return (
+            f"append mode emits a row once, when it can no longer change, and a row of {node.verb}() leaves when a "
+            'better one comes. Write with output_mode="complete"'
+        )
     if not node.keys:
         return (
             "append mode emits a row once, when it can no longer change, and a global aggregate changes with every "

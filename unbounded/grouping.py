@@ -1,0 +1,176 @@
+"""What is asked of groups: the verbs behind `group_by`, and `pivot`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import product
+from typing import Any, Generic, Self, TypeVar
+
+import polars as pl
+from polars._typing import IntoExpr, QuantileMethod
+
+from unbounded.aggregates import cut
+from unbounded.errors import PlanError, UnsupportedOperationError
+from unbounded.expressions import expand
+from unbounded.plan import Aggregate, Node, Step
+from unbounded.refusals import REFUSED_OF_GROUPS, refusal
+from unbounded.trees import Tree, expression, rewrite, tree_of
+from unbounded.windows import LABEL
+
+__all__ = ["StreamGroupBy", "pivoted"]
+
+FrameT = TypeVar("FrameT")
+
+_HAVING = "__having__"
+
+
+class StreamGroupBy(Generic[FrameT]):
+    """A grouped frame: say what to aggregate. `label` names the window column in the answer."""
+
+    def __init__(
+        self,
+        plan: Node,
+        keys: tuple[pl.Expr, ...],
+        frame: Callable[[Node], FrameT],
+        *,
+        label: str | None = None,
+        having: tuple[pl.Expr, ...] = (),
+    ) -> None:
+        self._plan, self._keys, self._frame, self._label, self._having = plan, keys, frame, label, having
+
+    def having(self, *predicates: IntoExpr | Iterable[IntoExpr]) -> Self:
+        """Keep the groups for which aggregated predicates are true; in update mode others leave the sink's table."""
+        found = expand(self._plan.schema, predicates, {}, unnamed=True)
+        return type(self)(self._plan, self._keys, self._frame, label=self._label, having=(*self._having, *found))
+
+    def agg(self, *aggs: IntoExpr | Iterable[IntoExpr], **named_aggs: IntoExpr) -> FrameT:
+        """One row per group: the keys, then any expressions over aggregates of the other columns."""
+        return self._frame(self._aggregated(aggs, named_aggs))
+
+    def _aggregated(self, aggs: Iterable[Any], named_aggs: dict[str, Any]) -> Node:
+        taken = {key.meta.output_name() for key in self._keys} | ({self._label} if self._label else set())
+        found = expand(self._plan.schema, aggs, named_aggs, without=taken)
+        wanted = (pl.all_horizontal(self._having).alias(_HAVING),) if self._having else ()
+        cut((*found, *wanted), self._plan.schema)  # an aggregate that cannot be kept is refused where it is written
+        answer: Node = Aggregate(self._plan, self._keys, (*found, *wanted))
+        if self._having:
+            answer = Step(answer, "filter", (pl.col(_HAVING),))
+            answer = Step(answer, "select", tuple(pl.col(name) for name in answer.schema if name != _HAVING))
+        if self._label is not None:
+            answer = Step(answer, "rename", options={"mapping": {LABEL: self._label}, "strict": True})
+        return answer
+
+    def len(self, name: str | None = None) -> FrameT:
+        """The number of rows per group, in the column `name` ("len")."""
+        return self.agg(pl.len().alias(name or "len"))
+
+    def sum(self) -> FrameT:
+        """The sum of every other column per group."""
+        return self.agg(pl.all().sum())
+
+    def mean(self) -> FrameT:
+        """The mean of every other column per group."""
+        return self.agg(pl.all().mean())
+
+    def min(self) -> FrameT:
+        """The least value of every other column per group."""
+        return self.agg(pl.all().min())
+
+    def max(self) -> FrameT:
+        """The greatest value of every other column per group."""
+        return self.agg(pl.all().max())
+
+    def n_unique(self) -> FrameT:
+        """The number of distinct values of every other column per group."""
+        return self.agg(pl.all().n_unique())
+
+    def first(self, *, ignore_nulls: bool = False) -> FrameT:
+        """The first value of every other column per group, in order of arrival."""
+        return self.agg(pl.all().first(ignore_nulls=ignore_nulls))
+
+    def last(self, *, ignore_nulls: bool = False) -> FrameT:
+        """The last value of every other column per group, in order of arrival."""
+        return self.agg(pl.all().last(ignore_nulls=ignore_nulls))
+
+    def all(self) -> FrameT:
+        """Every other column per group as a list, in order of arrival."""
+        return self.agg(pl.all())
+
+    def median(self) -> FrameT:
+        """The median of every other column per group."""
+        return self.agg(pl.all().median())
+
+    def quantile(self, quantile: float, interpolation: QuantileMethod = "nearest") -> FrameT:
+        """A quantile of every other column per group."""
+        return self.agg(pl.all().quantile(quantile, interpolation))
+
+    def head(self, n: int = 5) -> FrameT:
+        """The first `n` rows per group, in order of arrival, one behind another."""
+        return self._rows(pl.all().head(n))
+
+    def tail(self, n: int = 5) -> FrameT:
+        """The last `n` rows per group, in order of arrival, one behind another."""
+        return self._rows(pl.all().tail(n))
+
+    def _rows(self, lists: pl.Expr) -> FrameT:
+        answer = self._aggregated([lists], {})
+        keys = {key.meta.output_name() for key in self._keys} - {LABEL} | {self._label}
+        others = [name for name in answer.schema if name not in keys]
+        if not others:
+            raise PlanError("head() and tail() of groups need a column beside the keys. Write agg(pl.len())")
+        return self._frame(Step(answer, "explode", options={"columns": others}))
+
+
+for _name in REFUSED_OF_GROUPS:
+    setattr(StreamGroupBy, _name, refusal(_name, REFUSED_OF_GROUPS))
+
+
+def pivoted(plan: Node, asked: dict[str, Any]) -> Node:
+    """The aggregate that `pl.LazyFrame.pivot` with these arguments is: one row per value of the index columns."""
+    if asked["aggregate_function"] is None:
+        raise UnsupportedOperationError(
+            "pivot(aggregate_function=None)",
+            because="a second value for a cell may come in any batch, where Polars would raise",
+            instead='aggregate_function="first", "last", "sum", ... or an expression of pl.element()',
+        )
+    if asked["maintain_order"]:
+        raise UnsupportedOperationError(
+            "pivot(maintain_order=True)",
+            because="rows of the answer come out when they change or close",
+            instead="sort the answer: query.read().sort(...)",
+        )
+    rows = pl.LazyFrame(schema=plan.schema)
+    names = rows.pivot(**asked).collect_schema().names()  # Polars' own errors, and its names
+    given = asked["on_columns"]
+    cells = given if isinstance(given, pl.DataFrame) else pl.Series(values=given).to_frame()
+    on, index, values = (
+        rows.select(asked[name]).collect_schema().names() if asked[name] is not None else []
+        for name in ("on", "index", "values")
+    )
+    if not values:
+        values = [name for name in plan.schema if name not in (*on, *index)]
+    if not index:
+        index = [name for name in plan.schema if name not in (*on, *values)]
+    function = _function_of(asked["aggregate_function"])
+    aggregates = []
+    for value, cell in product(values, cells.rows()):
+        matches = (pl.col(name).eq_missing(pl.lit(one, plan.schema[name])) for name, one in zip(on, cell, strict=True))
+        aggregates.append(_over(function, pl.col(value).filter(pl.all_horizontal(matches))))
+    named = tuple(one.alias(name) for one, name in zip(aggregates, names[len(index) :], strict=True))
+    cut(named, plan.schema)
+    return Aggregate(plan, tuple(map(pl.col, index)), named)
+
+
+def _function_of(asked: str | pl.Expr) -> pl.Expr:
+    """The aggregate of a cell over `pl.element()`; Polars has checked the word."""
+    return asked if isinstance(asked, pl.Expr) else getattr(pl.element(), asked)()
+
+
+def _over(function: pl.Expr, values: pl.Expr) -> pl.Expr:
+    """The function with `values` in the place of `pl.element()`."""
+    there = tree_of(values)
+
+    def placed(tree: Tree) -> Tree:
+        return there if tree == "Element" else rewrite(tree, placed)
+
+    return expression(placed(tree_of(function)))

@@ -1,0 +1,176 @@
+"""What is looked up for each row of a stream in a bounded table?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any, Literal, Self, cast
+
+import polars as pl
+
+from unbounded.errors import PlanError, UnsupportedOperationError
+from unbounded.expressions import passes
+from unbounded.plan import Join, Lookup, Node, Static
+
+__all__ = ["Joinable"]
+
+
+class Joinable:
+    """The joins of `pl.LazyFrame` with a bounded frame on the right.
+
+    A DataFrame never changes; a LazyFrame is read once at each start. A row of the stream finds its partners when it
+    comes, so joins that keep or emit rows of the bounded side alone are refused.
+    """
+
+    _plan: Node
+
+    def _around(self, node: Node) -> Self:
+        """The frame of a bigger plan."""
+        raise NotImplementedError
+
+    def join(
+        self,
+        other: pl.LazyFrame | pl.DataFrame,
+        on: str | pl.Expr | Sequence[str | pl.Expr] | None = None,
+        how: str = "inner",
+        *,
+        left_on: str | pl.Expr | Sequence[str | pl.Expr] | None = None,
+        right_on: str | pl.Expr | Sequence[str | pl.Expr] | None = None,
+        suffix: str = "_right",
+        validate: str = "m:m",
+        nulls_equal: bool = False,
+        coalesce: bool | None = None,
+        maintain_order: Literal["none", "left"] | None = None,
+        build_side: str = "auto",
+        allow_parallel: bool = True,
+        force_parallel: bool = False,
+    ) -> Self:
+        """Join with a bounded frame: inner, left, semi or anti.
+
+        NaN keys match, nulls only with `nulls_equal`. Rows of the stream keep their columns' names. How Polars
+        parallelises and which side it builds is left to Polars.
+        """
+        self._refuse_stream("join", other)
+        if how not in ("inner", "left", "semi", "anti"):
+            raise UnsupportedOperationError(
+                f"join(how={how!r}) with a bounded frame",
+                because="a row of the bounded side that found no match yet could find one in any later batch",
+                instead='how="inner", "left", "semi" or "anti"',
+            )
+        lefts, rights = (
+            (_names(on, "on"),) * 2 if on is not None else (_names(left_on, "left_on"), _names(right_on, "right_on"))
+        )
+        options = {"suffix": suffix, "validate": validate, "nulls_equal": nulls_equal, "coalesce": coalesce}
+        options["maintain_order"] = maintain_order
+        how_ = cast('Literal["inner", "left", "semi", "anti"]', how)
+        return self._around(Join(self._plan, _static(other), how_, lefts, rights, options))
+
+    def join_where(
+        self,
+        other: pl.LazyFrame | pl.DataFrame,
+        *predicates: pl.Expr | Iterable[pl.Expr],
+        how: str = "inner",
+        suffix: str = "_right",
+    ) -> Self:
+        """Join with a bounded frame where all predicates hold; each compares the two sides."""
+        self._refuse_stream("join_where", other)
+        if how != "inner":
+            raise UnsupportedOperationError(
+                f"join_where(how={how!r})", because="it is not built yet", instead='how="inner"'
+            )
+        flat = tuple(one for item in predicates for one in ([item] if isinstance(item, pl.Expr) else item))
+        return self._around(Lookup(self._plan, _static(other), "join_where", flat, {"suffix": suffix}))
+
+    def join_asof(
+        self,
+        other: pl.LazyFrame | pl.DataFrame,
+        *,
+        left_on: str | None = None,
+        right_on: str | None = None,
+        on: str | None = None,
+        by_left: str | Sequence[str] | None = None,
+        by_right: str | Sequence[str] | None = None,
+        by: str | Sequence[str] | None = None,
+        strategy: Literal["backward", "forward", "nearest"] = "backward",
+        suffix: str = "_right",
+        tolerance: str | int | float | timedelta | None = None,
+        allow_parallel: bool = True,
+        force_parallel: bool = False,
+        coalesce: bool = True,
+        allow_exact_matches: bool = True,
+        check_sortedness: bool = True,
+    ) -> Self:
+        """Join each row with the nearest row of a bounded frame. Neither side need be sorted; it is done here."""
+        self._refuse_stream("join_asof", other)
+        left, right = (left_on, right_on) if on is None else (on, on)
+        if not isinstance(left, str) or not isinstance(right, str):
+            raise PlanError("join_asof(): write on=, or left_on= and right_on=, with the names of columns")
+        options = {
+            "left_on": left,
+            "right_on": right,
+            "by_left": by_left if by is None else by,
+            "by_right": by_right if by is None else by,
+            "strategy": strategy,
+            "suffix": suffix,
+            "tolerance": tolerance,
+            "coalesce": coalesce,
+            "allow_exact_matches": allow_exact_matches,
+            "check_sortedness": False,  # sorted here
+        }
+        return self._around(Lookup(self._plan, _static(other), "join_asof", (), options))
+
+    def update(
+        self,
+        other: pl.LazyFrame | pl.DataFrame,
+        on: str | Sequence[str] | None = None,
+        how: Literal["left", "inner", "full"] = "left",
+        *,
+        left_on: str | Sequence[str] | None = None,
+        right_on: str | Sequence[str] | None = None,
+        include_nulls: bool = False,
+        maintain_order: Literal["none", "left"] | None = "left",
+    ) -> Self:
+        """Overwrite values with those that a bounded frame has for the row's key: left or inner."""
+        self._refuse_stream("update", other)
+        if on is None and left_on is None:
+            raise UnsupportedOperationError(
+                "update() by position",
+                because="rows of a stream have no fixed place beside those of a table",
+                instead="update(other, on=...) with the names of key columns",
+            )
+        if how not in ("left", "inner"):
+            raise UnsupportedOperationError(
+                f"update(how={how!r})",
+                because="a row of the bounded side that found no match yet could find one in any later batch",
+                instead='how="left" or "inner"',
+            )
+        options = {
+            "on": on,
+            "how": how,
+            "left_on": left_on,
+            "right_on": right_on,
+            "include_nulls": include_nulls,
+            "maintain_order": maintain_order,
+        }
+        return self._around(Lookup(self._plan, _static(other), "update", (), options))
+
+    @staticmethod
+    def _refuse_stream(verb: str, other: object) -> None:
+        if isinstance(other, Joinable):
+            raise UnsupportedOperationError(
+                f"{verb}() of two streams", because="it is not built yet", instead=f"{verb} with a bounded pl.LazyFrame"
+            )
+
+
+def _static(other: pl.LazyFrame | pl.DataFrame) -> Static:
+    return Static(other.lazy() if isinstance(other, pl.DataFrame) else other)
+
+
+def _names(columns: Any, argument: str) -> tuple[str, ...]:
+    found = [columns] if isinstance(columns, str | pl.Expr) else list(columns or [])
+    names = [one if isinstance(one, str) else passes(one) for one in found]
+    if not names or any(name is None for name in names):
+        raise PlanError(
+            f"join({argument}={columns!r}): write the names of columns; compute an expression in with_columns first"
+        )
+    return tuple(cast("list[str]", names))

@@ -1,0 +1,97 @@
+"""How are repeated rows left out: a set of the values seen, forgotten where a watermark says they cannot come again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from unbounded.lineage import clocks
+from unbounded.operators import Batch, Change, closing_instant
+from unbounded.plan import Unique
+from unbounded.state import Table, TableSpec
+
+__all__ = ["UniqueOperator"]
+
+_EXPIRY, _LATE, _LEN = "__expiry__", "__late__", "__len__"
+
+
+class UniqueOperator:
+    """A `Unique`. Its rows are final: one comes out when its value is first seen."""
+
+    def __init__(self, id: str, node: Unique) -> None:
+        self.id, self._node = id, node
+        self._schema = node.schema
+        below = clocks(node.input)
+        self._closing = {name: below[name] for name in node.subset if name in below}
+        # A row that is late is dropped also where its time does not tell rows apart, as in Spark.
+        self._clocks = self._closing or below
+        expiry = {_EXPIRY: pl.Int64()} if self._closing else {}
+        self._seen = TableSpec(
+            key=pl.Schema({name: self._schema[name] for name in node.subset}),
+            values=pl.Schema(expiry),
+            merge=tuple(pl.col(name).max() for name in expiry),
+            expiry=_EXPIRY if self._closing else None,
+        )
+
+    @property
+    def ordered(self) -> bool:
+        return self._node.first
+
+    @property
+    def evicts(self) -> bool:
+        return bool(self._closing)
+
+    @property
+    def grows(self) -> str | None:
+        if self._closing:
+            return None
+        by = ", ".join(map(repr, self._node.subset))
+        return (
+            f"unique() by {by} remembers every value for ever, since none of these columns has a watermark. Declare "
+            'one, e.g. .pipe(ub.with_watermark, "time", "1h"), and put its column into subset'
+        )
+
+    def tables(self) -> Mapping[str, TableSpec]:
+        return {"seen": self._seen}
+
+    def pinned(self) -> Mapping[str, Any]:
+        return {"kind": "unique", "keys": {name: str(dtype) for name, dtype in self._seen.key.items()}}
+
+    def prepare(self, rows: pl.LazyFrame, tables: Mapping[str, Table], batch: Batch) -> pl.LazyFrame:
+        """The first row of each value, the late ones apart, for one that is late must not stand for one in time."""
+        late = pl.lit(value=False)
+        if self._clocks and batch.late is not None:
+            late = (closing_instant(self._clocks, self._schema) <= batch.late).fill_null(value=False)
+        others = [pl.col(name).first() for name in self._schema if name not in self._seen.key]
+        return (
+            rows.with_columns(late.alias(_LATE))
+            .group_by(*self._seen.key, _LATE, maintain_order=self.ordered)
+            .agg(*others, pl.len().cast(pl.Int64).alias(_LEN))
+        )
+
+    def step(self, rows: pl.DataFrame, tables: Mapping[str, Table], batch: Batch) -> Change:
+        late = int(rows.filter(pl.col(_LATE))[_LEN].sum())
+        in_time = rows.filter(~pl.col(_LATE))
+        if self._closing:
+            in_time = in_time.with_columns(closing_instant(self._closing, self._schema).alias(_EXPIRY))
+        new = tables["seen"].insert(in_time)
+        gone = 0
+        if self._closing and batch.watermark is not None:
+            gone = tables["seen"].expire(batch.watermark).height
+        return Change(
+            rows=new.lazy().select(*self._schema),
+            taken=int(rows[_LEN].sum()),
+            updated=new.height,
+            evicted=gone,
+            late=late,
+        )
+
+    def explain(self) -> Sequence[str]:
+        by = ", ".join(map(repr, self._node.subset))
+        kept = "until the watermark reaches its time" if self._closing else "for ever: grows with the values"
+        lines = [f"{self.id}: one row of state per value of {by}", f"  kept {kept}"]
+        if self._clocks:
+            lines.append("  rows are late when the watermark of the batch before has reached their time")
+        return lines
