@@ -92,12 +92,22 @@ def windowed(frame: Any) -> Any:
     )
 
 
+def numbered(frame: Any) -> Any:
+    return frame.unique(["k"], keep="first").with_row_index().head(3)
+
+
+def largest(frame: Any) -> Any:
+    return frame.top_k(3, by="v")
+
+
 STORIES: list[tuple[str, Pipeline, Mode, tuple[str, ...]]] = [
     ("stateless", stateless, "append", ()),
     ("partitioned", stateless, "append", ("k",)),
     ("grouped", grouped, "update", ()),
     ("complete", grouped, "complete", ()),
     ("windowed", windowed, "append", ()),
+    ("numbered", numbered, "append", ()),
+    ("largest", largest, "complete", ()),
 ]
 FILES = 2
 
