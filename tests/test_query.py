@@ -180,15 +180,6 @@ def test_snapshot_and_show_look_without_a_query(tmp_path: Path, capsys: pytest.C
     assert "1" in shown
 
 
-def test_explain_says_what_is_kept_and_for_how_long() -> None:
-    feed = ub.MemorySource({"k": pl.String, "t": pl.Datetime("us")})
-    frame = ub.scan_memory(feed).with_watermark("t", "1h").group_by_dynamic("t", every="5m", group_by="k").agg(pl.len())
-    text = frame.explain()
-    assert "watermark 't'" in text
-    assert "forgotten when the watermark reaches" in text
-    assert "kept for ever" in ub.scan_memory(feed).group_by("k").len().explain(output_mode="update")
-
-
 def test_an_input_declared_ended_takes_no_more_rows(tmp_path: Path) -> None:
     feed = feed_of("a")
     options: Any = {"checkpoint": tmp_path / "ckpt", "output_mode": "update", "trigger": ub.available_now(final=True)}

@@ -235,7 +235,11 @@ CHANGED: dict[str, tuple[Callable[[ub.StreamFrame], ub.StreamFrame], str]] = {
     ),
     "an aggregate": (lambda f: f.group_by("k").agg(pl.col("v").max().alias("s")), r"state"),
     "the label of windows": (
-        lambda f: f.group_by_dynamic("t", every="1h", label="right", group_by="k").agg(pl.col("v").sum().alias("s")),
+        lambda f: (
+            f.with_watermark("t", "1h")
+            .group_by_dynamic("t", every="1h", label="right", group_by="k")
+            .agg(pl.col("v").sum().alias("s"))
+        ),
         r"keys|window",
     ),
     "an aggregate's input": (lambda f: f.group_by("k").agg((pl.col("v") * 2).sum().alias("s")), r"state"),

@@ -19,6 +19,7 @@ from unbounded.errors import (
     ConnectorError,
     PlanError,
     UnboundedError,
+    UnboundedStateWarning,
     UnsupportedOperationError,
 )
 from unbounded.frame import StreamFrame
@@ -65,6 +66,7 @@ __all__ = [
     "Tidies",
     "Trigger",
     "UnboundedError",
+    "UnboundedStateWarning",
     "UnsupportedOperationError",
     "Verifies",
     "available_now",

@@ -28,6 +28,7 @@ __all__ = [
     "SinkOwnedError",
     "SourceDataLostError",
     "UnboundedError",
+    "UnboundedStateWarning",
     "UnknownOptionError",
     "UnsupportedOperationError",
     "nearest",
@@ -135,6 +136,10 @@ class SinkOwnedError(ConnectorError):
     """The output place holds data that this query did not write."""
 
     code = "SINK_OWNED"
+
+
+class UnboundedStateWarning(UserWarning):
+    """A query that starts will remember more and more, without a bound."""
 
 
 def nearest(name: str, choices: Collection[str]) -> str:

@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 import uuid
+import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +21,7 @@ import polars as pl
 
 from unbounded.checkpoint import Checkpoint
 from unbounded.connectors import Mode, Sink
-from unbounded.errors import PlanError
+from unbounded.errors import PlanError, UnboundedStateWarning
 from unbounded.plan import Node
 from unbounded.progress import Listener, LiveLine, Progress, Record
 from unbounded.query import MicroBatches
@@ -378,6 +379,8 @@ def start(
         background=lambda task: queries[0].tidy_later(task),
         forget_at_end=checkpoint is None,
     )
+    for growth in batches.growths():
+        warnings.warn(growth, UnboundedStateWarning, stacklevel=4)  # at the user's own call of a sink
     query = StreamingQuery(batches, sink, trigger, name, storage.url)
     queries.append(query)
     streams.make_room(storage.url, name)
@@ -386,8 +389,7 @@ def start(
     except BaseException:
         batches.close()
         raise
-    ends = isinstance(trigger, AvailableNow | Once)
-    waits = ends if wait is None else wait
+    waits = isinstance(trigger, AvailableNow | Once) if wait is None else wait
     streams.hold(query, [LiveLine()] if waits else [])
     if waits:
         try:

@@ -99,6 +99,10 @@ class MicroBatches:
         """The plan, what is remembered and for how long, and what the sink guarantees."""
         return f"{self._flow.explain()}\n\nsink: {self._sink.description}, {self._mode} mode, {self._sink.guarantee}"
 
+    def growths(self) -> list[str]:
+        """What will be remembered without a bound, and what would bound it."""
+        return self._flow.growths()
+
     # Start --------------------------------------------------------------------------------------
     def open(self) -> None:
         """Take the checkpoint, roll the sink forward, and bring state and sources back to the last batch."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import polars as pl
 
 from unbounded.connectors import Mode, Offset, Remembers
@@ -45,11 +47,17 @@ class Viewable:
         """A bounded frame of the same columns with `n` rows of nulls."""
         return pl.DataFrame(schema=self._plan.schema).clear(n).lazy()
 
-    def explain(self, *, output_mode: Mode = "append") -> str:
-        """The plan from sink to sources, and what would be remembered for how long in an output mode."""
-        reasons = reasons_against(self._plan, output_mode)
-        refused = "".join(f"\n\nrefused in {output_mode} mode: {reason}" for reason in reasons)
-        return Flow(self._plan, output_mode).explain() + refused
+    def explain(self, *, output_mode: Mode | None = None) -> str:
+        """The plan from sink to sources, what is remembered for how long, what is late, and the possible output modes.
+
+        Without a mode it is explained in the first possible one of append, update and complete.
+        """
+        refused = {mode: reasons_against(self._plan, mode) for mode in get_args(Mode)}
+        possible = [mode for mode, reasons in refused.items() if not reasons]
+        shown: Mode = output_mode or (possible[0] if possible else "append")
+        head = f"in {shown} mode (possible: {', '.join(possible) or 'none'})"
+        reasons = "".join(f"\n\nrefused in {shown} mode: {reason}" for reason in refused[shown])
+        return f"{head}\n\n{Flow(self._plan, shown).explain()}{reasons}"
 
     def __repr__(self) -> str:
         columns = ", ".join(f"{name}: {dtype}" for name, dtype in self._plan.schema.items())

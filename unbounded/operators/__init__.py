@@ -6,7 +6,7 @@ and threads live in the loop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -80,8 +80,8 @@ class Operator(Protocol):
     def step(self, rows: pl.DataFrame, tables: Mapping[str, Table], batch: Batch) -> Change:
         """Take the prepared rows of one batch into the tables."""
 
-    def explain(self) -> Sequence[str]:
-        """What is kept, for how long, and what is dropped."""
+    def explain(self) -> Mapping[str, str]:
+        """For people: its `state` (bounded, or growing, by what), `key`, how long rows are `kept`, which are `late`."""
 
 
 def closing_instant(clocks: Mapping[str, Clock], schema: Mapping[str, pl.DataType]) -> pl.Expr:

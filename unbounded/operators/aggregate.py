@@ -7,7 +7,7 @@ close, the instant at which this one does. Exact distinct counts keep a second t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -77,10 +77,6 @@ class AggregateOperator:
         below = self._node.input
         window = {"window": _window_text(below)} if isinstance(below, Window) else {}
         return {"kind": "aggregate", "keys": keys, **window, "state": list(self._cut.canonical)}
-
-    @property
-    def grows(self) -> str | None:
-        return None
 
     def prepare(self, rows: pl.LazyFrame, tables: Mapping[str, Table], batch: Batch) -> pl.LazyFrame:
         wanted = [*self._cut.partial, pl.len().cast(pl.Int64).alias(_LEN)]
@@ -155,25 +151,41 @@ class AggregateOperator:
         counted = rows.drop(name).join(fresh, on=_ROW, how="left", maintain_order="left")
         return counted.drop(_ROW).with_columns(pl.col(name).fill_null(0))
 
-    def explain(self) -> Sequence[str]:
-        per = ", ".join(repr(name) for name in self._key) or "one group: the whole stream"
-        lines = [f"{self.id}: one row of state per {per}" if self._key else f"{self.id}: {per}"]
-        for name in self._values:
-            lines.append(f"  + one row per group and distinct value ({name}): grows with the values")
-        if not self._clocks:
-            lines.append("  kept for ever: no key is a window of a watermarked column, nothing is late")
-        elif self._mode == "complete":
-            lines.append("  kept for ever: complete mode shows every group")
+    @property
+    def grows(self) -> str | None:
+        times = [self._shown(name) for name, dtype in self._key.items() if dtype.is_temporal()]
+        if self._clocks or not times or self._mode == "complete":
+            return None
+        return (
+            f"the groups by {times[0]} are remembered for ever, since it has no watermark. Declare one before the "
+            f'group_by, e.g. .pipe(ub.with_watermark, {times[0]}, "1h")'
+        )
+
+    def explain(self) -> Mapping[str, str]:
+        lines = {"key": ", ".join(map(self._shown, self._key)) or "none: one row over the whole stream"}
+        if not self._key:
+            lines["state"] = "one row"
+        elif not self._clocks or self._mode == "complete":
+            lines["state"] = "grows with the keys"
+            kept = "complete mode shows every group" if self._clocks else "no key is event time with a watermark"
+            lines["kept"] = f"for ever: {kept}"
         else:
-            lines.extend(f"  {_rule(name, clock, self._mode)}" for name, clock in self._clocks.items())
+            ends = " or ".join(self._end(name, clock) for name, clock in self._clocks.items())
+            then = "emitted and forgotten" if self._mode == "append" else "forgotten"
+            lines["state"] = "bounded by the watermark"
+            lines["kept"] = f"until the watermark reaches {ends}; then {then}"
+            lines["late"] = "rows for groups that the watermark of the batch before had closed"
+        if self._values:
+            lines["values"] = "one row per group and distinct value: grows with the values"
         return lines
 
+    def _shown(self, name: str) -> str:
+        window = self._node.input
+        return repr(window.column) if name == LABEL and isinstance(window, Window) else repr(name)
 
-def _rule(name: str, clock: Clock, mode: Mode) -> str:
-    end = f"{name!r}" if clock.lasts is None else f"{name!r} + {clock.lasts}"
-    lag = f" (which runs {clock.behind / 1000:g} s behind here)" if clock.behind else ""
-    then = "emitted and forgotten" if mode == "append" else "forgotten"
-    return f"{then} when the watermark{lag} reaches {end}; rows for it are late from the next batch on"
+    def _end(self, name: str, clock: Clock) -> str:
+        end = self._shown(name) if clock.lasts is None else f"{self._shown(name)} + {clock.lasts}"
+        return f"{end} (it runs {clock.behind / 1000:g} s behind here)" if clock.behind else end
 
 
 def _window_text(window: Window) -> str:

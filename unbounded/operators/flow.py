@@ -15,10 +15,10 @@ import polars as pl
 
 from unbounded.connectors import Mode
 from unbounded.errors import PlanError
-from unbounded.expressions import canonical
 from unbounded.lineage import clocks, is_whole, passing, table_key
 from unbounded.operators import Batch, Change, Operator, at_most_milliseconds
 from unbounded.operators.aggregate import AggregateOperator
+from unbounded.operators.explaining import explained
 from unbounded.operators.in_order import InOrderOperator
 from unbounded.operators.keep import KeepOperator
 from unbounded.operators.modes import may_repeat_keys
@@ -26,7 +26,6 @@ from unbounded.operators.positioned import PositionedOperator
 from unbounded.operators.unique import UniqueOperator
 from unbounded.plan import (
     Aggregate,
-    Concat,
     InOrder,
     Join,
     Keep,
@@ -37,7 +36,6 @@ from unbounded.plan import (
     Static,
     Step,
     Unique,
-    Verb,
     Watermark,
     lower_filters,
     walk,
@@ -296,18 +294,12 @@ class Flow:
 
     # For people ---------------------------------------------------------------------------------
     def explain(self) -> str:
-        """The plan from sink to sources, then what each operator remembers and for how long."""
-        lines: list[str] = []
+        """The plan from sink to sources, then what each operator remembers, for how long, and what is late."""
+        return explained(self.plan, {node: self._operators.get(_id_of(node)) for node in walk(self.plan)})
 
-        def show(node: Node, depth: int) -> None:
-            lines.append("  " * depth + _title(node, self._operators.get(_id_of(node))))
-            for below in node.inputs:
-                show(below, depth + 1)
-
-        show(self.plan, 0)
-        for operator in self.operators:
-            lines += ["", *operator.explain()]
-        return "\n".join(lines)
+    def growths(self) -> list[str]:
+        """What is remembered without a bound, and what would bound it."""
+        return [operator.grows for operator in self.operators if operator.grows is not None]
 
 
 def _id_of(node: Node) -> int:
@@ -349,27 +341,3 @@ def _carries(node: Aggregate) -> tuple[Watermark, str] | None:
     # A hopping window with gaps drops the rows between its windows.
     gaps = any(isinstance(one, Window) and not one.is_tumbling for one in path)
     return None if gaps or column not in clocks(node.input) else (below, column)
-
-
-def _title(node: Node, operator: Operator | None) -> str:
-    match node:
-        case Scan():
-            return f"scan {node.name}: {node.source.description}"
-        case Static():
-            return "bounded table, read at start"
-        case Step():
-            return f"{node.verb}({', '.join(canonical(expr) for expr in node.exprs)})"
-        case Verb():
-            return f"{node.verb}({', '.join(f'{name}={value!r}' for name, value in node.options.items())})"
-        case Lookup():
-            return f"{node.verb} with a bounded table"
-        case Join():
-            return f"{node.how} join on {', '.join(node.left_on)}"
-        case Concat():
-            return f"concat {node.how}"
-        case Watermark():
-            return f"watermark {node.column!r}, delay {node.delay} ms (source {node.name})"
-        case Window():
-            return f"window {node.column!r} every {node.every}, period {node.period}"
-        case _:
-            return operator.id if operator is not None else type(node).__name__.lower()

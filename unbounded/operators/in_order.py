@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import polars as pl
@@ -64,9 +64,10 @@ class InOrderOperator:
             without_time=rows.height - timed.height,
         )
 
-    def explain(self) -> Sequence[str]:
-        time = self._node.keys[0]
-        return [
-            f"{self.id}: the rows that wait",
-            f"  emitted and forgotten when the watermark reaches {time!r}; rows for it are late from the next batch on",
-        ]
+    def explain(self) -> Mapping[str, str]:
+        time = repr(self._node.keys[0])
+        return {
+            "state": "bounded by the watermark",
+            "kept": f"rows wait until the watermark reaches {time}, then they are emitted",
+            "late": f"rows whose {time} the watermark of the batch before had reached",
+        }

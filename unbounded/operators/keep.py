@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import polars as pl
@@ -59,8 +59,8 @@ class KeepOperator:
             table.merge(kept.with_row_index(_PLACE))
         return Change(rows=kept.lazy(), taken=rows.height, updated=rows.height)
 
-    def explain(self) -> Sequence[str]:
-        return [f"{self.id}: the rows of the answer, and no others"]
+    def explain(self) -> Mapping[str, str]:
+        return {"state": f"the rows of the answer, {self._node.options.get('k', self._node.options.get('n'))} at most"}
 
 
 def _text(value: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import polars as pl
@@ -68,8 +68,8 @@ class PositionedOperator:
             )
         return rows.with_row_index(self._node.options["name"], self._offset + before)
 
-    def explain(self) -> Sequence[str]:
-        return [f"{self.id}: one number, the rows so far, over the whole life of the query"]
+    def explain(self) -> Mapping[str, str]:
+        return {"state": "one number: the rows so far, over the whole life of the query"}
 
 
 def _before(tables: Mapping[str, Table]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -88,10 +88,13 @@ class UniqueOperator:
             late=late,
         )
 
-    def explain(self) -> Sequence[str]:
-        by = ", ".join(map(repr, self._node.subset))
-        kept = "until the watermark reaches its time" if self._closing else "for ever: grows with the values"
-        lines = [f"{self.id}: one row of state per value of {by}", f"  kept {kept}"]
+    def explain(self) -> Mapping[str, str]:
+        times = ", ".join(map(repr, self._clocks))
+        lines = {
+            "state": "bounded by the watermark" if self._closing else "grows with the distinct values",
+            "key": ", ".join(map(repr, self._node.subset)),
+            "kept": f"until the watermark reaches {times}" if self._closing else "for ever",
+        }
         if self._clocks:
-            lines.append("  rows are late when the watermark of the batch before has reached their time")
+            lines["late"] = f"rows whose {times} the watermark of the batch before had reached"
         return lines

@@ -1,0 +1,88 @@
+"""How is a plan shown to people?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from unbounded.operators import Operator
+from unbounded.plan import (
+    Aggregate,
+    Concat,
+    InOrder,
+    Join,
+    Lookup,
+    Node,
+    Scan,
+    Static,
+    Step,
+    Unique,
+    Verb,
+    Watermark,
+)
+from unbounded.windows import LABEL, Window
+
+__all__ = ["explained"]
+
+_WIDEST = 80
+_LONGEST = 60
+
+
+def explained(plan: Node, operators: Mapping[Node, Operator | None]) -> str:
+    """The nodes from sink to sources, each with its operator's id if it has one; then what each operator remembers."""
+    drawn: list[tuple[str, str]] = []
+
+    def draw(node: Node, depth: int) -> None:
+        operator = operators[node]
+        hidden = isinstance(node, Step) and LABEL in node.options.get("mapping", ())  # no step that the user wrote
+        if not hidden:
+            drawn.append(("  " * depth + _title(node), f"[{operator.id}]" if operator is not None else ""))
+        for below in node.inputs:
+            draw(below, depth + (not hidden))
+
+    draw(plan, 0)
+    width = min(max(len(text) for text, _ in drawn), _WIDEST)
+    lines = [f"{text:{width}}  {remembers}".rstrip() for text, remembers in drawn]
+    for operator in filter(None, map(operators.get, operators)):
+        lines += ["", operator.id, *(f"  {what + ':':9}{text}" for what, text in operator.explain().items())]
+    return "\n".join(lines)
+
+
+def _title(node: Node) -> str:
+    """A node in the user's words."""
+    match node:
+        case Scan():
+            return f"scan {node.name!r}: {node.source.description}"
+        case Static():
+            return "bounded table, read at the start"
+        case Step() if node.exprs:
+            return f"{node.verb} {', '.join(_written(expr) for expr in node.exprs)}"
+        case Verb():
+            options = (f"{name}={value!r}" for name, value in node.options.items() if value is not None)
+            return f"{node.verb} {', '.join(options)}".rstrip()
+        case Unique():
+            return f"unique by {', '.join(map(repr, node.subset))}"
+        case InOrder():
+            return f"merge_sorted by {', '.join(map(repr, node.keys))}"
+        case Lookup():
+            return f"{node.verb} with a bounded table"
+        case Join():
+            return f"{node.how} join on {', '.join(map(repr, node.left_on))}"
+        case Concat():
+            return f"concat {node.how}"
+        case Watermark():
+            return f"watermark on {node.column!r}, {node.delay / 1000:g} s behind"
+        case Window():
+            return f"window of {node.column!r}, every {node.every}, {node.period} long"
+        case Aggregate(keys=()):
+            return "aggregate over all rows"
+        case Aggregate():
+            return f"group by {', '.join(repr(name) for name in node.key_names if name != LABEL) or 'window'}"
+    return type(node).__name__.lower()
+
+
+def _written(expr: pl.Expr) -> str:
+    """An expression as Polars shows it, on one line."""
+    text = " ".join(str(expr).split()).replace("dyn int: ", "").replace("dyn float: ", "")
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
