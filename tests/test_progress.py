@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -44,3 +45,15 @@ def test_a_file_shows_nothing(tmp_path: Path) -> None:
         line.on_query_progress(progress)
     line.on_query_terminated("id", "run", None)
     assert text.getvalue() == ""
+
+
+def test_progress_tells_the_watermark_a_batch_decided_by_and_the_one_behind_it() -> None:
+    feed = ub.MemorySource({"t": pl.Datetime("us")})
+    query = ub.scan_memory(feed, watermark=("t", "10s")).sink_memory()
+    for second in (30, 50, 20):
+        feed.add({"t": [datetime(2026, 3, 1, second=second)]})
+        query.process_all_available()
+    query.stop()
+    told = [(one.event_time.get("watermark"), one.event_time["next"]) for one in query.recent_progress]
+    first, second = "2026-03-01T00:00:20.000Z", "2026-03-01T00:00:40.000Z"
+    assert told == [(None, first), (first, second), (second, second)]

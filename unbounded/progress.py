@@ -61,7 +61,11 @@ class SinkProgress(Record):
 
 @dataclass(frozen=True)
 class Progress(Record):
-    """One batch. `duration_ms` has Spark's phases; `event_time` has ISO instants."""
+    """One batch. `duration_ms` has Spark's phases.
+
+    `event_time` has ISO instants: `watermark`, by which the batch decided, `max`, the newest it read, and `next`, the
+    watermark of the batch behind it. Each is missing while there is none.
+    """
 
     id: str
     run_id: str

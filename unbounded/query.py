@@ -381,6 +381,7 @@ class MicroBatches:
             Identity(self.id, self.run_id, self._name),
             intent,
             outcome,
+            next_watermark=self._watermark(),
             spent_ms=phases.spent,
             interval=interval,
             sources=self._sources,

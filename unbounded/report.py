@@ -37,6 +37,7 @@ def report(
     intent: Intent,
     outcome: Outcome | None,
     *,
+    next_watermark: int | None,
     spent_ms: Mapping[str, float],
     interval: float,
     sources: Mapping[str, Source],
@@ -50,6 +51,8 @@ def report(
     event_time = {} if intent.watermark is None else {"watermark": _instant(intent.watermark)}
     if outcome is not None and outcome.seen:
         event_time["max"] = _instant(max(outcome.seen.values()))
+    if next_watermark is not None:
+        event_time["next"] = _instant(next_watermark)
     return Progress(
         id=query.id,
         run_id=query.run_id,
