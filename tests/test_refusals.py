@@ -110,6 +110,10 @@ WRITTEN: dict[str, Case] = {
     "map_batches of whole frames": (lambda: frame().map_batches(len), r"streamable=True.*foreach_batch"),
     "update by position": (lambda: frame().update(frame().clear()), r"no fixed place.*on="),
     "update of all": (lambda: frame().update(frame().clear(), on="k", how="full"), r'how="left" or "inner"'),
+    "cross join with a key": (
+        lambda: frame().join(pl.DataFrame({"k": ["a"]}), on="k", how="cross"),
+        r"how='cross'.*has no keys. Leave out on=",
+    ),
     "join_where outer": (
         lambda: frame().join_where(frame().clear(), pl.col("v") > pl.col("v_right"), how="left"),
         r"join_where\(how='left'\)",

@@ -45,17 +45,22 @@ class Joinable:
         allow_parallel: bool = True,
         force_parallel: bool = False,
     ) -> Self:
-        """Join with a bounded frame: inner, left, semi or anti.
+        """Join with a bounded frame: inner, left, semi, anti or cross.
 
         NaN keys match, nulls only with `nulls_equal`. Rows of the stream keep their columns' names. How Polars
         parallelises and which side it builds is left to Polars.
         """
         self._refuse_stream("join", other)
+        if how == "cross":
+            if (on, left_on, right_on) != (None, None, None):
+                raise PlanError("join(how='cross') pairs all rows with all rows, so it has no keys. Leave out on=")
+            pairs = {"how": "cross", "suffix": suffix, "maintain_order": maintain_order or "left"}
+            return self._around(Lookup(self._plan, _static(other), "join", (), pairs))
         if how not in ("inner", "left", "semi", "anti"):
             raise UnsupportedOperationError(
                 f"join(how={how!r}) with a bounded frame",
                 because="a row of the bounded side that found no match yet could find one in any later batch",
-                instead='how="inner", "left", "semi" or "anti"',
+                instead='how="inner", "left", "semi", "anti" or "cross"',
             )
         lefts, rights = (
             (_names(on, "on"),) * 2 if on is not None else (_names(left_on, "left_on"), _names(right_on, "right_on"))

@@ -172,7 +172,7 @@ class Lookup(Node):
 
     left: Node
     right: Static
-    verb: Literal["join_asof", "join_where", "update"]
+    verb: Literal["join", "join_asof", "join_where", "update"]
     exprs: tuple[pl.Expr, ...]
     options: Mapping[str, Any]
 
@@ -190,7 +190,7 @@ class Lookup(Node):
 
     @property
     def drops_rows(self) -> bool:
-        return self.verb == "join_where" or self.options.get("how") == "inner"
+        return self.verb == "join_where" or self.options.get("how") in ("inner", "cross")
 
 
 def _bits(column: str) -> pl.Expr:

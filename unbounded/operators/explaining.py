@@ -66,7 +66,7 @@ def _title(node: Node) -> str:
         case InOrder():
             return f"merge_sorted by {', '.join(map(repr, node.keys))}"
         case Lookup():
-            return f"{node.verb} with a bounded table"
+            return f"{'cross ' if node.verb == 'join' else ''}{node.verb} with a bounded table"
         case Join():
             return f"{node.how} join on {', '.join(map(repr, node.left_on))}"
         case Concat():
