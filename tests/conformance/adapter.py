@@ -1,0 +1,462 @@
+"""How does a neutral case run on this engine? Step by step, through nothing but the public names of `unbounded`."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+import unbounded as ub
+from tests.conformance.expressions import DTYPES, Json, NotBuilt, Untranslated, value
+from tests.conformance.plans import Frame, Refused, frame_of
+
+__all__ = ["Deviation", "NotBuilt", "Untranslated", "run"]
+
+PHASES: Final = ("analysis", "start", "run")
+EPOCH: Final = "1970-01-01T00:00:00Z"
+READERS: Final = ("expect_new", "expect_update", "expect_complete", "expect_sink")
+
+
+class Deviation(AssertionError):
+    """Something that Spark does otherwise; every difference of the case, one a line."""
+
+
+def run(case: Json, folder: Path) -> None:
+    """Run a case in an empty folder.
+
+    Raises Deviation for differences from what Spark did, NotBuilt where the engine says that it cannot do this yet,
+    Untranslated where the adapter has no spelling for it; other errors are the adapter's own.
+    """
+    told = _Case(case, folder)
+    try:
+        told.play()
+    finally:
+        told.close()
+    if told.differences:
+        raise Deviation("\n".join(told.differences))
+
+
+# ------------------------------------------------------------------------------------------ sources
+class _Stage:
+    """What the feeds of a case show: rows added before `publish` come into sight of one look at all feeds together.
+
+    A query asks its sources one after the other, so that a look between two additions would see half of them.
+    """
+
+    def __init__(self) -> None:
+        self._feeds: list[_Feed] = []
+        self._shown: Mapping[int, int] = {}
+        self._looks: dict[int, Mapping[int, int]] = {}
+        self._lock = threading.Lock()
+
+    def enter(self, feed: _Feed) -> None:
+        self._feeds.append(feed)
+
+    def publish(self) -> None:
+        self._shown = {id(feed): feed.end() or 0 for feed in self._feeds}
+
+    def begin(self) -> None:
+        """A new run looks for the first time."""
+        self._looks = {}
+        for feed in self._feeds:
+            feed.looks = 0
+
+    def seen(self, feed: _Feed) -> int:
+        """How many additions the n-th look of a run sees of a feed: what was shown when it began."""
+        with self._lock:
+            return self._looks.setdefault(feed.looks, self._shown).get(id(feed), 0)
+
+
+class _Feed(ub.MemorySource):
+    """A memory source on a stage."""
+
+    def __init__(self, schema: Mapping[str, Any], stage: _Stage) -> None:
+        super().__init__(schema)
+        self.looks = 0
+        self._stage = stage
+        stage.enter(self)
+
+    def latest(self, since: Any, end: Any, *, limited: bool) -> Any:
+        self.looks += 1
+        return super().latest(since, self._stage.seen(self) if end is None else end, limited=limited)
+
+
+class _Sources:
+    """The streams and tables of a case."""
+
+    def __init__(self, case: Json, folder: Path) -> None:
+        self._folder = folder
+        self._declared = {source["name"]: source for source in case["sources"]}
+        self.stage = _Stage()
+        self._feeds = {
+            name: _Feed(_dtypes(one["schema"]), self.stage)
+            for name, one in self._declared.items()
+            if one.get("kind", "rows") == "rows"
+        }
+        self._files = 0
+
+    @property
+    def of_rows(self) -> bool:
+        return len(self._feeds) == len(self._declared)
+
+    def stream(self, name: str) -> ub.StreamFrame:
+        if name in self._feeds:
+            return ub.scan_memory(self._feeds[name], name=name)
+        declared = self._declared[name]
+        if declared.get("format", "json") != "json":
+            raise Untranslated(f"a source of {declared['format']} files")
+        names = {"max_files_per_batch": "max_files_per_trigger"}
+        options = {names.get(name, name): int(text) for name, text in declared.get("options", {}).items()}
+        # Spark reads what does not fit as null.
+        schema = _dtypes(declared["schema"])
+        return ub.scan_ndjson(self._place(name), schema=schema, name=name, ignore_errors=True, **options)
+
+    def static(self, plan: Json) -> pl.LazyFrame | pl.DataFrame:
+        if not plan.get("mutable"):
+            return _table(plan["schema"], plan["rows"])
+        path = self._folder / f"static {plan['name']}.parquet"
+        if not path.exists():
+            _table(plan["schema"], plan["rows"]).write_parquet(path)
+        return pl.scan_parquet(path)
+
+    def change_static(self, name: str, rows: Json) -> None:
+        path = self._folder / f"static {name}.parquet"
+        schema = pl.read_parquet_schema(path)
+        kinds = [[column, "timestamp" if dtype == DTYPES["timestamp"] else ""] for column, dtype in schema.items()]
+        path.unlink()
+        _table(kinds, rows).cast(schema).write_parquet(path)
+
+    def add(self, addition: Json) -> None:
+        name = addition["source"]
+        if name in self._feeds:
+            self._feeds[name].add(_table(self._declared[name]["schema"], addition["rows"]))
+            return
+        self._files += 1
+        path = self._place(name) / addition.get("file", f"f{self._files:05d}.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        columns = [column for column, _ in self._declared[name]["schema"]]
+        rows = [json.dumps(dict(zip(columns, row, strict=False))) for row in addition["rows"]]
+        hidden = self._folder / f".{path.name}"
+        hidden.write_text("\n".join(rows) + "\n")
+        changed = addition.get("mtime", 1_000_000 + self._files)
+        os.utime(hidden, (changed, changed))
+        hidden.rename(path)
+
+    def delete_file(self, name: str, file: str) -> None:
+        (self._place(name) / file).unlink()
+
+    def _place(self, name: str) -> Path:
+        place = self._folder / f"source {name}"
+        place.mkdir(exist_ok=True)
+        return place
+
+
+def _dtypes(schema: Json) -> dict[str, Any]:
+    return {name: DTYPES[kind] for name, kind in schema}
+
+
+def _table(schema: Json, rows: Json) -> pl.DataFrame:
+    data = {
+        name: [value(row[i] if i < len(row) else None, kind) for row in rows] for i, (name, kind) in enumerate(schema)
+    }
+    return pl.DataFrame(data, {name: DTYPES.get(kind) for name, kind in schema})
+
+
+# -------------------------------------------------------------------------------------------- cases
+class _Case:
+    """A case while it runs."""
+
+    def __init__(self, case: Json, folder: Path) -> None:
+        self._case, self._folder = case, folder
+        self.differences: list[str] = []
+        self._plan, self._mode = case["plan"], case.get("output_mode", "append")
+        starts = [step["start"] for step in case["steps"] if "start" in step]
+        self._last_plan = [self._plan, *(start["plan"] for start in starts if "plan" in start)][-1]
+        self._conf = dict(case.get("conf", {}))
+        self._sources = _Sources(case, folder)
+        self._pending: list[Json] = []
+        self._query: ub.StreamingQuery | None = None
+        self._trigger = "continuous_micro_batch"
+        self._phase = PHASES[0]
+        self._unread = True
+        self._written: dict[int, pl.DataFrame] = {}
+        self._shown = -1
+        self._progress: list[ub.Progress] = []
+        self._looked_at = 0
+        self._taken = 0
+
+    # The script ---------------------------------------------------------------------------------
+    def play(self) -> None:
+        failed: Exception | None = None
+        for i, step in enumerate(self._case["steps"]):
+            ((name, argument),) = step.items()
+            if failed is not None and name != "expect_error":
+                if name.startswith("expect_"):
+                    break
+                continue  # a refusal may come earlier than Spark's
+            try:
+                if name == "expect_error":
+                    self._expect_error(i, argument, failed)
+                    failed = None
+                elif name.startswith("expect_"):
+                    self._expect(i, name, argument)
+                else:
+                    self._act(name, argument)
+            except (ub.UnboundedError, pl.exceptions.PolarsError, Refused) as error:
+                failed = _unless_not_built(error)
+        if failed is not None:
+            self.differences.append(f"step {i} {name}: {self._phase} failed with {failed}")
+
+    def _act(self, name: str, argument: Json) -> None:
+        match name:
+            case "add_data":
+                self._pending.append(argument)
+            case "process":
+                self._process()
+            case "start":
+                self._start(argument)
+            case "stop":
+                self.close()
+            case "forget_last_commit":
+                newest = max((self._folder / "checkpoint" / "commits").iterdir(), key=lambda path: path.name)
+                newest.unlink()
+                self._unread = True
+            case "advance_clock_ms":
+                self._process()
+                raise Untranslated("a clock that is moved by hand")
+            case "set_static":
+                self._sources.change_static(argument["name"], argument["rows"])
+            case "delete_file":
+                self._sources.delete_file(argument["source"], argument["file"])
+            case _:
+                raise Untranslated(f"the step {name!r}")
+
+    def _publish(self) -> None:
+        for addition in self._pending:
+            self._sources.add(addition)
+        self._unread |= bool(self._pending)
+        self._pending = []
+        self._sources.stage.publish()
+
+    def _process(self) -> None:
+        self._publish()
+        if self._query is None:
+            self._start({})
+        elif self._trigger != "continuous_micro_batch":
+            return
+        elif self._query.is_active:
+            self._query.process_all_available()
+        else:
+            self._begin()
+        self._look()
+
+    def _start(self, options: Json) -> None:
+        self._publish()
+        if self._query is None:
+            self._progress, self._looked_at = [], 0
+        self._plan = options.get("plan", self._plan)
+        self._mode = options.get("output_mode", self._mode)
+        self._trigger = options.get("trigger", "continuous_micro_batch")
+        self._conf |= options.get("conf", {})
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start a run, and wait until everything is processed."""
+        trigger, lasts = self._trigger_of_run()
+        if isinstance(trigger, type(ub.once())) and not self._unread:
+            return
+        self._look()
+        self._sources.stage.begin()
+        self._phase = "analysis"
+        frame = frame_of(self._plan, self._sources)
+        if not isinstance(frame, ub.StreamFrame):
+            raise Refused("a bounded frame has no sink that keeps it up to date")
+        frame = _structs(frame)
+        self._phase = "start"
+        self._taken = 0
+        options = {"checkpoint": self._folder / "checkpoint", "output_mode": self._mode, "trigger": trigger}
+        if "multiple_watermark_policy" in self._conf:
+            options["watermark_policy"] = self._conf["multiple_watermark_policy"]
+        self._query = self._sink(frame)(wait=False, **options)
+        self._phase = "run"
+        if lasts:
+            self._query.process_all_available()
+        else:
+            self._query.await_termination()
+        self._unread = False
+        self._look()
+
+    def _trigger_of_run(self) -> tuple[ub.Trigger, bool]:
+        """How to run, and whether the run goes on.
+
+        Files come into sight one by one, so a query that reads them runs only after the last one; one batch at a
+        time is how to go without the batch that a moved watermark alone brings.
+        """
+        if self._trigger == "once" or not self._conf.get("no_data_batches", True):
+            return ub.once(), False
+        if self._trigger == "available_now" or not self._sources.of_rows:
+            return ub.available_now(), False
+        return ub.processing_time(), True
+
+    def _sink(self, frame: ub.StreamFrame) -> Callable[..., ub.StreamingQuery]:
+        sink = self._case.get("sink", {})
+        if sink.get("kind") != "files":
+            return lambda **options: frame.foreach_batch(self._take, **options)
+        verbs = {"json": frame.sink_ndjson, "csv": frame.sink_csv, "parquet": frame.sink_parquet}
+        by = sink.get("partition_by", ())
+        return lambda **options: verbs[sink["format"]](self._folder / "out", partition_by=by, **options)
+
+    def _take(self, rows: pl.DataFrame, batch: int) -> None:
+        if batch in self._written and _multiset(_rows(rows)) != _multiset(_rows(self._written[batch])):
+            self.differences.append(f"batch {batch} came again with other rows: {rows.rows()}")
+        self._written[batch] = rows
+
+    def close(self) -> None:
+        if self._query is not None:
+            self._look()
+            self._query.stop()
+            self._query.exception()  # looked at, whatever it is
+        self._query = None
+
+    def _look(self) -> None:
+        """Keep what the run has told of its batches so far."""
+        if self._query is not None:
+            told = self._query.recent_progress
+            self._progress += told[self._taken :]
+            self._taken = len(told)
+
+    # What is expected ---------------------------------------------------------------------------
+    def _expect(self, i: int, name: str, wanted: Json) -> None:
+        if name in READERS:
+            self._expect_rows(i, name, wanted)
+            return
+        if wanted is None or not self._progress:
+            return
+        last = self._progress[-1]
+        match name:
+            case "expect_watermark":
+                mark = last.event_time.get("next")
+                self._compare(i, name, wanted, EPOCH if mark is None else max(_plain(datetime.fromisoformat(mark)), EPOCH))
+            case "expect_state":
+                self._expect_state(i, wanted)
+            case "expect_batches":
+                if "batch" in (self._case.get("note") or ""):
+                    self._compare(i, name, wanted, last.batch_id + 1)
+
+    def _compare(self, i: int, name: str, wanted: Json, found: Json) -> None:
+        if wanted != found:
+            self.differences.append(f"step {i} {name}: Spark has {wanted}, here {found}")
+
+    def _expect_rows(self, i: int, name: str, wanted: Json) -> None:
+        frame = self._visible()
+        if frame is None:
+            found = []
+        else:
+            found = _rows(frame)
+            if self._plan is self._last_plan:
+                self._expect_columns(i, frame.schema)
+        wanted = [[_plain(one) for one in row] for row in wanted]
+        if self._case.get("ordered"):
+            self._compare(i, name, wanted, found)
+        else:
+            self._compare(i, name, _multiset(wanted), _multiset(found))
+
+    def _expect_columns(self, i: int, schema: pl.Schema) -> None:
+        columns = dict(self._case["output_columns"])
+        self._compare(i, "columns", list(columns), schema.names())
+        for name, kind in columns.items():
+            if kind in DTYPES and name in schema and _family(DTYPES[kind]) != _family(schema[name]):
+                self._compare(i, f"type of {name}", kind, str(schema[name]))
+
+    def _visible(self) -> pl.DataFrame | None:
+        """What the sink shows: all of it, or what came since the last look."""
+        if self._case.get("sink", {}).get("kind") == "files":
+            return ub.read_sink(self._folder / "out").collect() if (self._folder / "out").exists() else None
+        if not self._written:
+            return None
+        newest = max(self._written)
+        if self._mode == "complete":
+            return self._written[newest]
+        fresh = [self._written[batch] for batch in sorted(self._written) if batch > self._shown]
+        self._shown = newest
+        return pl.concat(fresh) if fresh else None
+
+    def _expect_state(self, i: int, wanted: Json) -> None:
+        fresh = self._progress[self._looked_at :]
+        self._looked_at = len(self._progress)
+        told = [one.state_operators for one in self._progress if one.state_operators]
+        if not told:
+            return
+        rows = [one.num_rows_total for one in told[-1]]
+        late = [sum(one.state_operators[n].num_rows_dropped_by_watermark for one in fresh if one.state_operators)
+                for n in range(len(rows))]
+        most, dropped = wanted.get("rows") or [], wanted.get("dropped_late") or []
+        if len(most) != len(rows):  # the plan is cut into operators in another way
+            most, rows = most and [sum(most)], [sum(rows)]
+        if len(dropped) != len(late):
+            dropped, late = dropped and [sum(dropped)], [sum(late)]
+        if any(n > limit for n, limit in zip(rows, most, strict=False)):
+            self.differences.append(f"step {i} rows of state: Spark keeps {most}, here {rows}")
+        if any((n > 0) != (m > 0) for n, m in zip(late, dropped, strict=False)):
+            self.differences.append(f"step {i} rows dropped as late: Spark drops {dropped}, here {late}")
+
+    def _expect_error(self, i: int, wanted: Json, failed: Exception | None) -> None:
+        if failed is None:
+            self.differences.append(f"step {i}: Spark refuses ({wanted['spark_condition']}), here nothing failed")
+        elif PHASES.index(self._phase) > PHASES.index(wanted["phase"]):
+            self.differences.append(f"step {i}: Spark fails in {wanted['phase']}, here only in {self._phase}: {failed}")
+
+
+def _unless_not_built(error: Exception) -> Exception:
+    if any(words in str(error) for words in ("not built yet", "not kept in this version", "no option 'watermark_policy'")):
+        raise NotBuilt(str(error)) from error
+    return error
+
+
+def _structs(frame: ub.StreamFrame) -> ub.StreamFrame:
+    """Put windows that stand in the answer together again, as Spark shows them."""
+    names = frame.columns
+    windows = {name.removesuffix(".start") for name in names if f"{name.removesuffix('.start')}.end" in names}
+    if not windows:
+        return frame
+    ends = {name: pl.struct(pl.col(f"{name}.{end}").alias(end) for end in ("start", "end")) for name in windows}
+    whole = dict.fromkeys(name.removesuffix(".start").removesuffix(".end") for name in names)
+    return frame.select(ends[name].alias(name) if name in windows else pl.col(name) for name in whole)
+
+
+# ------------------------------------------------------------------------------------------- values
+def _rows(frame: pl.DataFrame) -> list[list[Json]]:
+    return [[_plain(one) for one in row] for row in frame.rows()]
+
+
+def _plain(found: Any) -> Json:
+    """A value as the cases write it; doubles to 9 decimals."""
+    match found:
+        case datetime():
+            text = found.strftime("%Y-%m-%dT%H:%M:%S.%f")
+            return text.rstrip("0").rstrip(".") + "Z"
+        case date():
+            return found.isoformat()
+        case float():
+            return "NaN" if math.isnan(found) else round(found, 9) + 0.0
+        case dict():
+            return {name: _plain(one) for name, one in found.items()}
+        case list():
+            return [_plain(one) for one in found]
+    return found
+
+
+def _multiset(rows: Sequence[Json]) -> list[Json]:
+    return sorted(rows, key=lambda row: json.dumps(row, sort_keys=True))
+
+
+def _family(dtype: Any) -> str:
+    kinds = {"is_integer": "integer", "is_float": "float"}
+    return next((kind for asked, kind in kinds.items() if getattr(dtype, asked)()), str(dtype))

@@ -1,0 +1,53 @@
+"""Does this engine do what real Spark did, case by case, but for what stands in the table of deviations?
+
+The cases are Spark 4.3's own recorded behaviour. Those of another folder run with UNBOUNDED_CONFORMANCE_CASES=<folder>.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.conformance.adapter import Deviation, NotBuilt, run
+from tests.conformance.deviations import DEVIATIONS, NOT_BUILT, Deviates
+
+OURS: Final = Path(__file__).parent / "cases"
+FOLDER: Final = Path(os.environ.get("UNBOUNDED_CONFORMANCE_CASES", OURS))
+CASES: Final = {path: json.loads(path.read_text()) for path in sorted(FOLDER.glob("**/*.json"))}
+
+
+def marked() -> Iterator[Any]:
+    """The cases; one that must end otherwise is expected to, for its one reason and no other."""
+    for path, case in CASES.items():
+        missing = [name for name, needs in NOT_BUILT.items() if needs(case)]
+        known = [one for one in DEVIATIONS if one.cases(case)]
+        marks = []
+        if missing:
+            marks = [pytest.mark.xfail(raises=NotBuilt, strict=True, reason=f"not built yet: {missing[0]}")]
+        elif known:
+            reason = f"deviation, {known[0].kind}: {known[0].reason}"
+            marks = [pytest.mark.xfail(raises=Deviation, strict=True, reason=reason)]
+        yield pytest.param(case, id=f"{case['category']}/{path.stem}", marks=marks)
+
+
+@pytest.mark.parametrize("case", list(marked()))
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of state that grows; the cases want it
+def test_a_case_ends_as_in_spark(case: Any, tmp_path: Path) -> None:
+    run(case, tmp_path)
+
+
+@pytest.mark.skipif(FOLDER != OURS, reason="another folder need not have a case for every deviation")
+@pytest.mark.parametrize("row", DEVIATIONS, ids=lambda row: row.reason[:60])
+def test_every_deviation_shows_in_a_case(row: Deviates) -> None:
+    assert any(row.cases(case) for case in CASES.values())
+
+
+@pytest.mark.skipif(FOLDER != OURS, reason="another folder need not have a case for every operator")
+@pytest.mark.parametrize("name", NOT_BUILT)
+def test_every_operator_that_is_not_built_is_asked_for_by_a_case(name: str) -> None:
+    assert any(NOT_BUILT[name](case) for case in CASES.values())
