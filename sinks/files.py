@@ -11,10 +11,9 @@ import os
 import re
 import secrets
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -25,7 +24,10 @@ from unbounded.sinks.manifest import FANOUT, DataFile, Entry, Log, batch_of, bes
 from unbounded.sinks.owner import Owner, claim
 from unbounded.sinks.places import Place, open_place
 from unbounded.sinks.reading import plain_path, read_sink, shown
-from unbounded.storage import is_local, open_storage
+from unbounded.storage import Storage, is_local, open_storage
+
+if TYPE_CHECKING:
+    from unbounded.sinks.merging import Merger
 
 __all__ = ["FileSink"]
 
@@ -40,6 +42,8 @@ class _Opened:
     owner: Owner
     log: Log
     place: Place
+    merger: Merger | None
+    """Of an update sink."""
 
 
 class FileSink:
@@ -50,8 +54,9 @@ class FileSink:
     file, `current.parquet`, replaced atomically. Update sinks, partitioned complete sinks and sinks that are not on a
     local disk are read with `read_sink(path)`. What a partitioned batch shows comes into sight file by file.
 
-    Replaced files stay readable for `retain` batches and at least 10 minutes by `clock`; those of an update sink are
-    not merged yet, so reading it takes longer with every batch.
+    The files of an update sink are merged in the background: they hold less than twice the rows of the table, but
+    for those of the newest batches. Replaced files stay readable for `retain` batches and at least 10 minutes by
+    `clock`.
     """
 
     def __init__(
@@ -120,12 +125,27 @@ class FileSink:
         records = open_storage(beside(self.path), self._storage_options)
         claim(self.path, owner, records, place.foreign)
         # Names that a killed writer left may not be on the disk yet; what is read from here on must not vanish later.
-        records.settle("")
-        records.settle("log")
+        for folder in ("", "log", "levels"):
+            records.settle(folder)
         place.prepare()
         self._tidied = None
-        self._now = _Opened(owner, Log(records), place)
+        self._now = _Opened(owner, Log(records), place, self._merger(owner, place, records))
         self._roll_forward(self._now)
+
+    def _merger(self, owner: Owner, place: Place, records: Storage) -> Merger | None:
+        if owner.mode != "update":
+            return None
+        from unbounded.sinks.merging import Merger  # noqa: PLC0415  # numpy, for which describing a query need not wait
+
+        return Merger(
+            owner,
+            place,
+            records,
+            options=self._options,
+            retain=self._retain,
+            keep_seconds=_READERS_FINISH,
+            clock=self._clock,
+        )
 
     def _roll_forward(self, now: _Opened) -> None:
         """Show what a killed writer recorded, and delete what it wrote and nobody can record any more.
@@ -141,6 +161,9 @@ class FileSink:
         orphans = {name: batch for name in now.place.staged() if (batch := batch_of(name)) is not None}
         now.place.forget(name for name, batch in orphans.items() if batch in batches and name not in named)
         self._orphans = {name for name, batch in orphans.items() if self._last is None or batch > self._last}
+        if now.merger is not None:
+            for entry in now.log.entries(since=now.merger.until + 1):
+                now.merger.take(entry)
 
     def written(self, batch: int) -> Receipt | None:
         now = self._opened()
@@ -194,7 +217,8 @@ class FileSink:
         for number, (values, part) in enumerate(partitions.split(rows, self._partition_by)):
             folder = partitions.folder(self._partition_by, values)
             path = f"{folder}/{stem}-{number:04d}.{end}".lstrip("/")
-            yield _described(path, formats.encode(part, self._format, self._options), part, values)
+            content = formats.encode(part, self._format, self._options)
+            yield DataFile.holding(path, content, part.height, values), content
 
     def _show(self, now: _Opened, entry: Entry) -> None:
         """What follows when an entry is durable: it comes into sight, and other attempts at its batch go."""
@@ -205,6 +229,8 @@ class FileSink:
             )
         now.place.show(_visible(now.owner, [entry]))
         self._last = entry.batch
+        if now.merger is not None:
+            now.merger.take(entry)
         done = {name for name in self._orphans if (batch_of(name) or 0) <= entry.batch}
         now.place.forget(done - {now.place.staged_name(file) for file in entry.all_files()})
         self._orphans -= done
@@ -220,23 +246,28 @@ class FileSink:
         return self._now
 
     def tidy(self, committed: int) -> None:
-        """Merge the log, and delete replaced files. Runs beside `write`, of which it shares nothing that changes."""
+        """Merge files and log, and delete replaced files. Runs beside `write`, with which it shares only the merger."""
         now = self._now
-        if now is None or (self._tidied is not None and committed < self._tidied + FANOUT):
+        if now is None or self._last is None:
+            return
+        if now.merger is not None:
+            now.merger.tidy(committed, self._last)
+        if self._tidied is not None and committed < self._tidied + FANOUT:
             return
         now.log.merge(
             committed,
             settle=lambda entries: _settle(now.place, entries),
-            keep=lambda entry: self._lasting(now.owner, entry, committed),
+            keep=lambda entry: self._lasting(now, entry, committed),
         )
         if self._tidied is None or committed // _SWEEP != self._tidied // _SWEEP:
             self._forget_replaced(now, committed)
         self._tidied = committed
 
-    def _lasting(self, owner: Owner, entry: Entry, committed: int) -> Entry:
+    def _lasting(self, now: _Opened, entry: Entry, committed: int) -> Entry:
         """What is still of use of an entry of long ago."""
-        if owner.mode == "complete" and entry.batch < committed:
-            entry = replace(entry, files=())
+        replaced = committed - 1 if now.owner.mode == "complete" else now.merger.until if now.merger else -1
+        if entry.batch <= replaced:
+            entry = replace(entry, files=(), removed=None)
         return replace(entry, receipt=None) if entry.batch <= committed - self._retain else entry
 
     def _forget_replaced(self, now: _Opened, committed: int) -> None:
@@ -269,11 +300,5 @@ def _visible(owner: Owner, entries: Sequence[Entry]) -> list[DataFile]:
 def _removed_file(owner: Owner, stem: str, removed: pl.DataFrame) -> Iterator[tuple[DataFile, bytes]]:
     """The keys that left the table, if any. Only `read_sink` looks at them, so they keep their types: always ipc."""
     if owner.mode == "update" and removed.height:
-        keys = removed.select(owner.key)
-        yield _described(f"{stem}-removed.ipc", formats.encode(keys, "ipc", {}), keys, ())
-
-
-def _described(
-    path: str, content: bytes, rows: pl.DataFrame, values: partitions.PartitionValues
-) -> tuple[DataFile, bytes]:
-    return DataFile(path, len(content), rows.height, zlib.crc32(content), values), content
+        content = formats.encode(removed.select(owner.key), "ipc", {})
+        yield DataFile.holding(f"{stem}-removed.ipc", content, removed.height), content

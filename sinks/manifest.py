@@ -4,6 +4,7 @@
       owner                               who writes here, what and how; written once
       log/000000000042                    the entry of one batch; putting it is the point at which its output exists
       log/segment-000000000000-...0015    the entries of 16, 256 or 4096 batches, merged in the background
+      levels/000000000042                 what was merged of an update sink; see `levels`
       data/                               data files, under names that no other attempt uses
 
 Batches follow each other without gaps. A batch inside a segment is *settled*: published for good, its orphans gone.
@@ -13,6 +14,7 @@ A piece that lies within a wider one is what a crash left of a merge, and counts
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +50,18 @@ class DataFile:
     def name(self) -> str:
         return self.path.rpartition("/")[2]
 
+    @staticmethod
+    def holding(path: str, content: bytes, rows: int, partition: tuple[str | None, ...] = ()) -> DataFile:
+        """A file with this content."""
+        return DataFile(path, len(content), rows, zlib.crc32(content), partition)
+
+    def record(self) -> dict[str, Any]:
+        return vars(self)
+
+    @staticmethod
+    def of(record: Record) -> DataFile:
+        return DataFile(**{**record, "partition": tuple(record["partition"])})
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -70,8 +84,8 @@ class Entry:
         return {
             "batch": self.batch,
             "time": self.time,
-            "files": [vars(file) for file in self.files],
-            "removed": vars(self.removed) if self.removed else None,
+            "files": [file.record() for file in self.files],
+            "removed": self.removed.record() if self.removed else None,
             "receipt": dict(self.receipt) if self.receipt is not None else None,
         }
 
@@ -81,14 +95,10 @@ class Entry:
         return Entry(
             batch=record["batch"],
             time=record["time"],
-            files=tuple(_file(file) for file in record["files"]),
-            removed=_file(removed) if removed else None,
+            files=tuple(DataFile.of(file) for file in record["files"]),
+            removed=DataFile.of(removed) if removed else None,
             receipt=record["receipt"],
         )
-
-
-def _file(record: Record) -> DataFile:
-    return DataFile(**{**record, "partition": tuple(record["partition"])})
 
 
 def batch_of(name: str) -> int | None:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from unbounded.errors import ConnectorError
+from unbounded.sinks.changes import REMOVED, changes_of, newest_per_key
 from unbounded.sinks.formats import scan
-from unbounded.sinks.manifest import DataFile, Entry, Log, beside
+from unbounded.sinks.levels import Levels, newest
+from unbounded.sinks.manifest import Entry, Log, beside
 from unbounded.sinks.owner import Owner
 from unbounded.sinks.places import Place, Shown, open_place
-from unbounded.storage import is_local, local_path, open_storage
+from unbounded.storage import Storage, is_local, local_path, open_storage
 
 __all__ = ["plain_path", "read_sink", "shown", "verify"]
-
-_BATCH, _REMOVED = "__batch__", "__removed__"
 
 
 def read_sink(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> pl.LazyFrame:
@@ -30,10 +31,14 @@ def read_sink(path: str | os.PathLike[str], storage_options: Mapping[str, Any] |
 
     Raises ConnectorError if there is no sink, or if a file is missing or has another size than it was written with.
     """
-    owner, entries, place = _open(path, storage_options)
-    if owner.mode == "update":
-        return _newest_per_key(owner, entries, place)
-    return _rows(owner, [file for entry in entries for file in entry.files], place)
+    held = _open(path, storage_options)
+    if held.owner.mode == "update":
+        changes = changes_of(held.owner, held.place, list(held.levels.slices()), held.entries)
+        return newest_per_key(changes, held.owner.key).remove(pl.col(REMOVED)).select(*held.owner.schema)
+    found = [held.place.find(file) for entry in held.entries for file in entry.files if file.rows]
+    if not found:
+        return pl.LazyFrame(schema=held.owner.schema)
+    return scan(found, held.owner.format, held.owner.schema, held.owner.reading)
 
 
 def verify(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> None:
@@ -41,16 +46,17 @@ def verify(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | No
 
     Raises ConnectorError naming the first file that is missing or damaged.
     """
-    _, entries, place = _open(path, storage_options)
-    for entry in entries:
-        for file in entry.all_files():
-            found = zlib.crc32(place.read(file))
-            if found != file.crc32:
-                raise ConnectorError(
-                    f"{file.path} of batch {entry.batch} of the sink {plain_path(path)} has crc32 {found:08x} where "
-                    f"{file.crc32:08x} was written ({file.size} bytes); it was damaged. Restore it from a backup, "
-                    "or write to a new path"
-                )
+    held = _open(path, storage_options)
+    merged = [(f"up to {held.levels.until}", slice.file) for slice in held.levels.slices()]
+    written = [(f"{entry.batch}", file) for entry in held.entries for file in entry.all_files()]
+    for batch, file in merged + written:
+        found = zlib.crc32(held.place.read(file))
+        if found != file.crc32:
+            raise ConnectorError(
+                f"{file.path} of batch {batch} of the sink {plain_path(path)} has crc32 {found:08x} where "
+                f"{file.crc32:08x} was written ({file.size} bytes); it was damaged. Restore it from a backup, "
+                "or write to a new path"
+            )
 
 
 def plain_path(path: str | os.PathLike[str]) -> str:
@@ -69,8 +75,17 @@ def shown(owner: Owner) -> Shown:
             return "nothing"
 
 
-def _open(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None) -> tuple[Owner, list[Entry], Place]:
-    """The owner, the entries that matter to a reader, and the files."""
+@dataclass(frozen=True)
+class _Held:
+    """What matters to a reader: whose sink it is, what was merged, the batches behind that, and the files."""
+
+    owner: Owner
+    levels: Levels
+    entries: list[Entry]
+    place: Place
+
+
+def _open(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None) -> _Held:
     whole = plain_path(path)
     records = open_storage(beside(whole), storage_options)
     owner = Owner.find(records)
@@ -79,53 +94,21 @@ def _open(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | Non
             f"there is no sink at {whole}: {records.url}/owner does not exist. Check the path; the files of other "
             "writers are read with pl.scan_parquet, pl.scan_csv, ..."
         )
+    place = open_place(whole, shown(owner), storage_options)
     log = Log(records)
+    if owner.mode == "update":
+        return _Held(owner, *_update(log, records), place)
     last = log.last()
     since = last if owner.mode == "complete" and last is not None else 0
     entries = log.entries(since)
-    if owner.mode == "complete":
-        entries = entries[-1:]
-    return owner, entries, open_place(whole, shown(owner), storage_options)
+    return _Held(owner, Levels(), entries[-1:] if owner.mode == "complete" else entries, place)
 
 
-def _rows(owner: Owner, files: Sequence[DataFile], place: Place) -> pl.LazyFrame:
-    found = [place.find(file) for file in files if file.rows]
-    if not found:
-        return pl.LazyFrame(schema=owner.schema)
-    return scan(found, owner.format, owner.schema, owner.reading)
-
-
-def _newest_per_key(owner: Owner, entries: Sequence[Entry], place: Place) -> pl.LazyFrame:
-    """Last write wins; a removed key is written like a row, with a mark, and dropped at the end."""
-    written = [(entry.batch, file) for entry in entries for file in entry.files]
-    gone = [(entry.batch, entry.removed) for entry in entries if entry.removed]
-    rows = _rows(owner, [file for _, file in written], place)
-    if not gone:
-        return rows.unique(owner.key, keep="last", maintain_order=True)
-    keys = scan(
-        [place.find(file) for _, file in gone],
-        "ipc",
-        pl.Schema({name: owner.schema[name] for name in owner.key}),
-        {},
-    )
-    # Two scans however many batches there are, which the batch of each row brings into the order of the log: within
-    # a batch keys leave before rows enter. (A scan per batch took 15 s for 600 batches.)
-    both = [
-        pl.concat([keys, _batches(gone)], how="horizontal").with_columns(pl.lit(True).alias(_REMOVED)),
-        pl.concat([rows, _batches(written)], how="horizontal").with_columns(pl.lit(False).alias(_REMOVED)),
-    ]
-    return (
-        pl.concat(both, how="diagonal")
-        .sort(_BATCH, maintain_order=True)
-        .unique(owner.key, keep="last", maintain_order=True)
-        .remove(pl.col(_REMOVED))
-        .select(*owner.schema)
-    )
-
-
-def _batches(files: Sequence[tuple[int, DataFile]]) -> pl.LazyFrame:
-    """The batch of each row of these files, one under the other."""
-    runs = pl.DataFrame(
-        [(batch, file.rows) for batch, file in files], {_BATCH: pl.Int64, "rows": pl.Int64}, orient="row"
-    )
-    return runs.filter(pl.col("rows") > 0).lazy().select(pl.col(_BATCH).repeat_by("rows").explode())
+def _update(log: Log, records: Storage) -> tuple[Levels, list[Entry]]:
+    """The levels, and the batches behind them. The log forgets what levels name, so these must not change meanwhile."""
+    levels = newest(records)
+    while True:
+        entries, before = log.entries(since=levels.until + 1), levels
+        levels = newest(records)
+        if levels.generation == before.generation:
+            return levels, entries

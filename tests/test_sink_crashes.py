@@ -22,18 +22,20 @@ from polars.testing import assert_frame_equal
 from tests.contracts.sink_contract import SCHEMA, Batch, open_sink, play, table
 from unbounded import storage
 from unbounded.connectors import Mode
-from unbounded.sinks import FileSink, files, manifest, read_sink, verify
+from unbounded.sinks import FileSink, files, manifest, merging, read_sink, verify
+from unbounded.sinks.levels import newest
 from unbounded.sinks.manifest import Log
 
 ACTS = ("write_file", "sync_file", "sync_folder", "link", "replace", "unlink", "make_folder")
 When: TypeAlias = Literal["before", "halfway"]  # to die after an act is to die before the next
 Loss: TypeAlias = Literal["process", "power"]
 SCRIPT = [
-    Batch((("a", 1), ("b", 2))),
+    Batch((("a", 1), ("b", 2), ("e", 8), ("f", 9), ("g", 10), ("h", 11))),
     Batch(),
-    Batch((("a", 3), ("c", 4)), removed=("b",)),
+    Batch((("a", 3), ("c", 4)), removed=("b", "e")),
     Batch((("b", 5),)),
     Batch((("c", 6), ("d", 7)), removed=("a",)),
+    Batch((("a", 12),)),
 ]
 TICKS = itertools.count(0, 1000)  # seconds: every look at the clock is so much later that what may be deleted is
 
@@ -152,8 +154,9 @@ KINDS = [_Kind(mode, is_partitioned) for mode in get_args(Mode) for is_partition
 @pytest.fixture(autouse=True)
 def small_merges(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two pieces make a segment, so that a few batches go through everything a long history does."""
-    for module in (manifest, files):
+    for module in (manifest, files, merging):
         monkeypatch.setattr(module, "FANOUT", 2)
+    monkeypatch.setattr(merging, "_SLICE", 1)
     monkeypatch.setattr(files, "_SWEEP", 4)
     monkeypatch.setattr(manifest, "_LARGEST", 4)
 
@@ -243,7 +246,10 @@ def check_finished(kind: _Kind, path: Path) -> None:
     sink.tidy(len(SCRIPT) - 1)  # the first one of a start looks at everything
     beside = path.parent / f"{path.name}._unbounded"
     assert [name for name in os.listdir(beside) if name.startswith(storage.TEMPORARY)] == []
-    named = {file.name for entry in Log(storage.open_storage(beside)).entries() for file in entry.all_files()}
+    records = storage.open_storage(beside)
+    levels = newest(records)
+    named = {file.name for entry in Log(records).entries(levels.until + 1) for file in entry.all_files()}
+    named |= {slice.file.name for slice in levels.slices()} | {file.name for file in levels.replaced}
     assert set(os.listdir(beside / "data")) <= named
 
 
