@@ -25,6 +25,7 @@ ORDER = (
     "sources",
     "sinks",
     "trees",
+    "now",
     "expressions",
     "partials",
     "aggregates",

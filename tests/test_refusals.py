@@ -132,6 +132,10 @@ WRITTEN: dict[str, Case] = {
     ),
     "sink option typo": (lambda: frame().sink_memory(output_mod="update"), r"did you mean 'output_mode'"),
     "no checkpoint": (lambda: frame().sink_parquet("out"), r'checkpoint="ckpt/<name>"'),
+    "the time beside a Python function": (
+        lambda: frame().filter(pl.col("t").map_elements(lambda t: t) < ub.current_timestamp()),
+        r"current_timestamp.*map_elements|python_udf.*two steps: with_columns",
+    ),
     "unknown home": (lambda: frame().sink_memory(state="disk"), r"state='memory'"),
     "foreach_batch of no function": (lambda: frame().foreach_batch(lambda rows: None), r"rows"),
 }
@@ -170,6 +174,11 @@ MODES: dict[str, tuple[Callable[[], ub.StreamFrame], Any, str]] = {
     "a slice from the end": (lambda: frame().slice(-3), "append", r"slice\(-3\) needs all rows"),
     "a tail in append": (lambda: frame().tail(), "append", r'tail\(\) leaves when a better.*"complete"'),
     "a top_k in update": (lambda: frame().top_k(3, by="v"), "update", r'top_k\(\) have none.*"complete"'),
+    "a top_k by the current time": (
+        lambda: frame().top_k(3, by=(pl.col("t").dt.replace_time_zone("UTC") - ub.current_timestamp()).abs()),
+        "complete",
+        r"top_k\(\) by the current time.*with_columns",
+    ),
     "a limit of versions": (
         lambda: frame().group_by("k").len().limit(3),
         "update",

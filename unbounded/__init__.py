@@ -25,6 +25,7 @@ from unbounded.errors import (
 from unbounded.frame import StreamFrame
 from unbounded.grouping import StreamGroupBy
 from unbounded.manager import QueryStatus, StreamingQuery, StreamingQueryManager, streams
+from unbounded.now import current_timestamp
 from unbounded.progress import Listener, Progress
 from unbounded.scan import (
     infer_schema,
@@ -71,6 +72,7 @@ __all__ = [
     "Verifies",
     "available_now",
     "concat",
+    "current_timestamp",
     "infer_schema",
     "once",
     "processing_time",

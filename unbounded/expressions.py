@@ -17,7 +17,8 @@ from itertools import chain
 import polars as pl
 from polars._typing import IntoExpr
 
-from unbounded.errors import PlanError
+from unbounded.errors import PlanError, UnsupportedOperationError
+from unbounded.now import is_now, tells_time
 from unbounded.trees import Tree, children, expression, kind, rewrite, tree_of, unaliased, with_children
 
 __all__ = [
@@ -53,6 +54,12 @@ def expand(
     keys = [name for name in frame_schema if name in without]
     found = []
     for expr in map(_without_name_map, _parsed(exprs, named)):
+        if tells_time(expr) and python_function(expr):
+            raise UnsupportedOperationError(
+                f"ub.current_timestamp() beside the Python function in {expr}",
+                because="the time of a batch can only be put into an expression that can be read",
+                instead="two steps: with_columns(...) with the function, then another one with the time",
+            )
         if not expr.meta.has_multiple_outputs():
             found.append(expr)
             continue
@@ -306,6 +313,8 @@ def canonical(expr: pl.Expr) -> str:
 def canonical_tree(tree: Tree) -> str:
     """`canonical` of a tree."""
     match tree:
+        case _ if is_now(tree):
+            return "current_timestamp()"
         case {"Column": str(name)}:
             return f"col({json.dumps(name)})"
         case {"Literal": value}:
@@ -329,6 +338,8 @@ def _value(value: Tree) -> str:
     match value:
         case _Written():
             return value
+        case _ if is_now(value):
+            return "current_timestamp()"
         case dict() if len(value) == 1:
             ((name, body),) = value.items()
             return f"{_snake(name)}[{_value(body)}]"

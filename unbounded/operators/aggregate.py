@@ -16,6 +16,7 @@ from unbounded.aggregates import Cut, cut
 from unbounded.connectors import Mode
 from unbounded.expressions import canonical
 from unbounded.lineage import Clock, closing
+from unbounded.now import at, tells_time
 from unbounded.operators import Batch, Change, at_most_milliseconds, closing_instant
 from unbounded.plan import Aggregate
 from unbounded.state import Table, TableSpec
@@ -37,6 +38,7 @@ class AggregateOperator:
         self.id, self._node, self._mode, self._seen = id, node, mode, seen
         self._cut: Cut = cut(node.aggregates, node.input.schema)
         self._clocks = closing(node)
+        self._tells_time = tells_time([*node.keys, *node.aggregates])
         self._key = pl.Schema({name: node.schema[name] for name in node.key_names})
         expiry = {_EXPIRY: pl.Int64()} if self._clocks else {}
         self._groups = TableSpec(
@@ -79,16 +81,19 @@ class AggregateOperator:
         return {"kind": "aggregate", "keys": keys, **window, "state": list(self._cut.canonical)}
 
     def prepare(self, rows: pl.LazyFrame, tables: Mapping[str, Table], batch: Batch) -> pl.LazyFrame:
-        wanted = [*self._cut.partial, pl.len().cast(pl.Int64).alias(_LEN)]
+        wanted = [*self._at(self._cut.partial, batch), pl.len().cast(pl.Int64).alias(_LEN)]
         if self._seen is not None:
             dtype = self._node.input.schema[self._seen]
             wanted.append(at_most_milliseconds(pl.col(self._seen).max(), dtype).alias(_SEEN))
         if not self._node.keys:
             lists = [one.value.unique().implode().alias(one.name) for one in self._cut.distinct]
-            return rows.select(*wanted, *lists)
-        lists = [one.value.unique().alias(one.name) for one in self._cut.distinct]
+            return rows.select(*wanted, *self._at(lists, batch))
+        lists = self._at([one.value.unique().alias(one.name) for one in self._cut.distinct], batch)
         expiry = [closing_instant(self._clocks, self._key).alias(_EXPIRY)] if self._clocks else []
-        return rows.group_by(self._node.keys).agg(*wanted, *lists).with_columns(expiry)
+        return rows.group_by(self._at(self._node.keys, batch)).agg(*wanted, *lists).with_columns(expiry)
+
+    def _at(self, exprs: Sequence[pl.Expr], batch: Batch) -> Sequence[pl.Expr]:
+        return at(exprs, batch.time) if self._tells_time else exprs
 
     def step(self, rows: pl.DataFrame, tables: Mapping[str, Table], batch: Batch) -> Change:
         newest = rows[_SEEN].max() if self._seen is not None else None
@@ -110,7 +115,7 @@ class AggregateOperator:
             case "complete":
                 shown = tables["groups"].scan()
         return Change(
-            rows=shown.lazy().select(*self._key, *self._cut.finish),
+            rows=shown.lazy().select(*self._key, *self._at(self._cut.finish, batch)),
             taken=taken,
             updated=changed.height,
             evicted=gone.height,

@@ -7,7 +7,8 @@ together; an operator's rows then start the plan of the next level.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ import polars as pl
 from unbounded.connectors import Mode
 from unbounded.errors import PlanError
 from unbounded.lineage import clocks, is_whole, passing, table_key
+from unbounded.now import at, tells_time
 from unbounded.operators import Batch, Change, Operator, at_most_milliseconds
 from unbounded.operators.aggregate import AggregateOperator
 from unbounded.operators.explaining import explained
@@ -84,6 +86,8 @@ class Flow:
             if not any(is_whole(below, mode) for below in node.inputs):
                 self._add_operator(node)
         self._static: dict[int, pl.LazyFrame] = {}
+        self._timed = [node for node in walk(self.plan) if tells_time(vars(node))]
+        self._dated: dict[int, Node] = {}  # those, in the batch that runs
         self._rows_before = _LARGE  # the first batch may be years of history
 
     def _add_operator(self, node: Node) -> None:
@@ -156,6 +160,7 @@ class Flow:
 
     def run(self, batch: Batch, rows: Mapping[str, pl.LazyFrame], tables: Mapping[str, Table]) -> Outcome:
         """Take one batch of every source through the plan."""
+        self._dated = {_id_of(node): _at(node, batch.time) for node in self._timed}
         lazies: dict[int, pl.LazyFrame] = {}
         changes: dict[str, Change] = {}
         monitors = self._monitors(lazies, rows)
@@ -231,6 +236,7 @@ class Flow:
                 # Measured: the streaming engine's join otherwise hands on rows in any order, which breaks `first`.
                 answer = node.in_order.apply(*below)
             case _:
+                node = self._dated.get(_id_of(node), node)
                 answer = node.apply(*(self._lazy(one, lazies, rows) for one in node.inputs))
         lazies[_id_of(node)] = answer
         return answer
@@ -305,6 +311,11 @@ class Flow:
 def _id_of(node: Node) -> int:
     """The identity by which a node is looked up; the plan keeps it alive."""
     return id(node)
+
+
+def _at(node: Node, time: datetime) -> Node:
+    """The same node in a batch that was planned at `time`."""
+    return replace(node, **{name: at(value, time) for name, value in vars(node).items() if tells_time(value)})
 
 
 def _counts(node: Aggregate) -> Scan | None:

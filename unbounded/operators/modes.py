@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from unbounded.connectors import Covers, Located, Mode, Sink
 from unbounded.errors import PlanError
 from unbounded.lineage import closing, is_whole, table_key
+from unbounded.now import tells_time
 from unbounded.plan import (
     Aggregate,
     Concat,
@@ -49,6 +50,12 @@ def reasons_against(plan: Node, mode: Mode) -> list[str]:
     if mode == "update":
         reasons += [reason for node in nodes if (reason := _of_versions(node)) is not None]
     reasons += [_needs_whole(node) for node in nodes if isinstance(node, Whole) and not is_whole(node.input, mode)]
+    reasons += [
+        f"{node.verb}() by the current time would have to look again, with time, at rows that it has let go. "
+        "Make a column of the time with with_columns(...) first, which every row keeps from its batch"
+        for node in nodes
+        if isinstance(node, Keep) and tells_time(vars(node)) and not is_whole(node.input, mode)
+    ]
     if mode != "append" and any(isinstance(n, Concat) and any(_has_aggregate(p) for p in n.parts) for n in nodes):
         reasons.append(
             f"{mode} mode keeps one row per key, and a concat with an aggregate in it has no key of its own. "
