@@ -33,6 +33,7 @@ ORDER = (
     "windows",
     "lineage",
     "state",
+    "watermarks",
     "checkpoint",
     "progress",
     "trigger",

@@ -136,6 +136,7 @@ WRITTEN: dict[str, Case] = {
         lambda: frame().filter(pl.col("t").map_elements(lambda t: t) < ub.current_timestamp()),
         r"current_timestamp.*map_elements|python_udf.*two steps: with_columns",
     ),
+    "watermark policy typo": (lambda: frame().sink_memory(watermark_policy="Max"), r"'Max'.*'min'.*or 'max'"),
     "unknown home": (lambda: frame().sink_memory(state="disk"), r"state='memory'"),
     "foreach_batch of no function": (lambda: frame().foreach_batch(lambda rows: None), r"rows"),
 }

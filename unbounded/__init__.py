@@ -24,9 +24,9 @@ from unbounded.errors import (
 )
 from unbounded.frame import StreamFrame
 from unbounded.grouping import StreamGroupBy
-from unbounded.manager import QueryStatus, StreamingQuery, StreamingQueryManager, streams
+from unbounded.manager import StreamingQuery, StreamingQueryManager, streams
 from unbounded.now import current_timestamp
-from unbounded.progress import Listener, Progress
+from unbounded.progress import Listener, Progress, QueryStatus
 from unbounded.scan import (
     infer_schema,
     scan,

@@ -73,6 +73,7 @@ class Checkpoint:
         self._storage = storage
         self._lock: Lock | None = None
         self.id = ""
+        self.pinned: Mapping[str, Any] = {}
         self.last: Commit | None = None
         self.pending: Intent | None = None
 
@@ -87,7 +88,7 @@ class Checkpoint:
 
         `may_differ` are dotted paths in `pinned` that the user allowed to change.
 
-        Afterwards `id`, `last` (the newest commit, None before the first batch) and `pending` (an intent
+        Afterwards `id`, `pinned` (as of the first start), `last` (the newest commit, None before the first batch) and `pending` (an intent
         without a commit) are set.
         """
         self._lock = self._storage.lock(_owner(run_id, name))
@@ -178,11 +179,11 @@ class Checkpoint:
                     f"{self.url} holds batches but no metadata, so it is unknown which query wrote them. Restore the "
                     "file metadata from a backup, or start with a new checkpoint and a new output path"
                 ) from None
-            self.id = str(uuid.uuid4())
+            self.id, self.pinned = str(uuid.uuid4()), pinned
             self._storage.put("metadata", encode("metadata", 0, {"id": self.id, "pinned": pinned}))
             return
         found, _ = decode(data, "metadata", 0, f"{self.url}/metadata")
-        self.id = str(found["id"])
+        self.id, self.pinned = str(found["id"]), found["pinned"]
         differences = [line for path, line in _differences(found["pinned"], pinned) if path not in may_differ]
         if differences:
             raise QueryChangedError(self.url, differences)

@@ -27,9 +27,11 @@ __all__ = [
     "Source",
     "Tidies",
     "Verifies",
+    "WatermarkPolicy",
 ]
 
 Mode: TypeAlias = Literal["append", "update", "complete"]
+WatermarkPolicy: TypeAlias = Literal["min", "max"]
 Guarantee: TypeAlias = Literal["exactly-once", "at-least-once", "none"]
 
 Offset: TypeAlias = Any

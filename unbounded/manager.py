@@ -14,35 +14,25 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import polars as pl
 
 from unbounded.checkpoint import Checkpoint
-from unbounded.connectors import Mode, Sink
+from unbounded.connectors import Mode, Sink, WatermarkPolicy
 from unbounded.errors import PlanError, UnboundedStateWarning
 from unbounded.plan import Node
-from unbounded.progress import Listener, LiveLine, Progress, Record
+from unbounded.progress import Listener, LiveLine, Progress, QueryStatus
 from unbounded.query import MicroBatches
 from unbounded.storage import open_storage
 from unbounded.trigger import AvailableNow, Once, Trigger, checked
 
-__all__ = ["QueryStatus", "StreamingQuery", "StreamingQueryManager", "start", "streams"]
+__all__ = ["StreamingQuery", "StreamingQueryManager", "start", "streams"]
 
 _Task: TypeAlias = Callable[[], None]
 _Look: TypeAlias = Callable[[], Progress | None]
 _log = logging.getLogger("unbounded")
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0  # seconds between looks for new rows while none come
-
-
-@dataclass(frozen=True)
-class QueryStatus(Record):
-    """What a query does right now."""
-
-    message: str
-    is_data_available: bool
-    is_trigger_active: bool
 
 
 class StreamingQuery:
@@ -352,6 +342,7 @@ def start(
     name: str | None,
     state: str | None,
     wait: bool | None,
+    watermark_policy: WatermarkPolicy | None,
 ) -> StreamingQuery:
     """Check, open and begin a query; see `StreamFrame.sink`."""
     trigger = checked(trigger)
@@ -359,6 +350,8 @@ def start(
         raise PlanError(
             f"state is {state!r}, and there is no such home of state. Write state='memory', or leave it out"
         )
+    if watermark_policy not in (None, "min", "max"):
+        raise PlanError(f"watermark_policy is {watermark_policy!r}. Write 'min' (the slowest input decides) or 'max'")
     if checkpoint is None and sink.guarantee != "none":
         raise PlanError(
             f'{sink.description} needs a checkpoint to continue where it stopped. Write checkpoint="ckpt/<name>", a '
@@ -376,6 +369,7 @@ def start(
         checkpoint=Checkpoint(storage),
         home=MemoryHome(storage),
         name=name,
+        watermark_policy=watermark_policy,
         background=lambda task: queries[0].tidy_later(task),
         forget_at_end=checkpoint is None,
     )

@@ -9,7 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO
 
-__all__ = ["Listener", "OperatorProgress", "Progress", "Record", "SinkProgress", "SourceProgress", "LiveLine"]
+__all__ = [
+    "Listener",
+    "LiveLine",
+    "OperatorProgress",
+    "Progress",
+    "QueryStatus",
+    "Record",
+    "SinkProgress",
+    "SourceProgress",
+]
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,15 @@ class Progress(Record):
         if late:
             parts.append(f"{late:,} late")
         return " · ".join(parts)
+
+
+@dataclass(frozen=True)
+class QueryStatus(Record):
+    """What a query does right now."""
+
+    message: str
+    is_data_available: bool
+    is_trigger_active: bool
 
 
 def _camel(name: str) -> str:

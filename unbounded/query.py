@@ -26,6 +26,7 @@ from unbounded.connectors import (
     Sink,
     Tidies,
     Verifies,
+    WatermarkPolicy,
 )
 from unbounded.errors import CheckpointError, ConnectorError, FinishedError
 from unbounded.lineage import table_key
@@ -36,6 +37,7 @@ from unbounded.plan import Node
 from unbounded.progress import Progress
 from unbounded.report import Phases, left_open, report
 from unbounded.state import Home, StateRef
+from unbounded.watermarks import advanced, combined, settled
 
 __all__ = ["Background", "MicroBatches"]
 
@@ -59,6 +61,7 @@ class MicroBatches:
         checkpoint: Checkpoint,
         home: Home,
         name: str | None = None,
+        watermark_policy: WatermarkPolicy | None = None,
         background: Background = lambda task: task(),
         forget_at_end: bool = False,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -67,6 +70,8 @@ class MicroBatches:
         check(plan, mode, sink, checkpoint.url)
         self._flow = Flow(plan, mode)
         self._sink, self._mode, self._name = sink, mode, name
+        self._asked_policy = watermark_policy
+        self._policy: WatermarkPolicy = watermark_policy or "min"
         self._checkpoint, self._home = checkpoint, home
         self._background, self._wall_clock, self._clock = background, wall_clock, clock
         self.run_id = secrets.token_hex(16)
@@ -97,7 +102,9 @@ class MicroBatches:
 
     def explain(self) -> str:
         """The plan, what is remembered and for how long, and what the sink guarantees."""
-        return f"{self._flow.explain()}\n\nsink: {self._sink.description}, {self._mode} mode, {self._sink.guarantee}"
+        sink = f"sink: {self._sink.description}, {self._mode} mode, {self._sink.guarantee}"
+        which = f"watermark: the {self._policy} of {', '.join(self._flow.delays)}"
+        return "\n\n".join([self._flow.explain(), *([which] if len(self._flow.delays) > 1 else []), sink])
 
     def growths(self) -> list[str]:
         """What will be remembered without a bound, and what would bound it."""
@@ -107,7 +114,11 @@ class MicroBatches:
     def open(self) -> None:
         """Take the checkpoint, roll the sink forward, and bring state and sources back to the last batch."""
         moving = [f"sources.{name}.place" for name, scan in self._flow.scans.items() if scan.may_move]
-        self._checkpoint.open(self.run_id, self._name, self._pinned(), may_differ=moving)
+        may_differ = [*moving, "watermark_policy"]
+        self._checkpoint.open(self.run_id, self._name, self._pinned(), may_differ=may_differ)
+        began = self._checkpoint.pinned.get("watermark_policy", "min")
+        several = len(self._flow.delays) > 1
+        self._policy = settled(self._asked_policy, began, where=self._checkpoint.url, several=several)
         identity = Identity(self._checkpoint.id, self.run_id, self._name)
         self._sink.open(identity, self._flow.plan.schema, self._flow.key, self._sink_mode)
         self._refuse_another_history()
@@ -128,7 +139,8 @@ class MicroBatches:
             }
             for name, source in self._sources.items()
         }
-        return {**self._flow.pinned(), "sources": sources, "sink": self._sink.description}
+        policy = {"watermark_policy": self._policy}
+        return {**self._flow.pinned(), **policy, "sources": sources, "sink": self._sink.description}
 
     def _refuse_another_history(self) -> None:
         """A crash leaves the sink ahead by the one batch that was intended; anything else means a restored backup."""
@@ -235,14 +247,9 @@ class MicroBatches:
         return Intent(self._checkpoint.next_batch, offsets, late, watermark, max(now, before), final)
 
     def _watermark(self) -> int | None:
-        """The least of all watermarks, once each has one; it never goes back."""
-        if self.last is None or not self._flow.delays:
+        if self.last is None:
             return None
-        marks = [self.last.watermarks.get(name) for name in self._flow.delays]
-        known = [mark for mark in marks if mark is not None]
-        if len(known) < len(marks):
-            return self.last.watermark
-        return max(min(known), self.last.watermark) if self.last.watermark is not None else min(known)
+        return combined(self.last.watermarks, self._flow.delays, self._policy, self.last.watermark)
 
     def _run(self, intent: Intent, phases: Phases) -> Progress:
         """Take an intent all the way to its commit."""
@@ -312,16 +319,12 @@ class MicroBatches:
     def _commit_of(self, intent: Intent, digest: str, attempt: str, outcome: Outcome, state: StateRef | None) -> Commit:
         before = self.last
         kept = {name: offset for name, offset in intent.offsets.items() if name not in self._memories}
-        marks = dict(before.watermarks) if before is not None else {}
-        for name, newest in outcome.seen.items():
-            mark = newest - self._flow.delays[name]
-            marks[name] = max(mark, marks.get(name, mark))
         return Commit(
             batch=intent.batch,
             attempt=attempt,
             intent=digest,
             positions={**(before.positions if before is not None else {}), **kept},
-            watermarks=marks,
+            watermarks=advanced(before.watermarks if before is not None else {}, outcome.seen, self._flow.delays),
             watermark=intent.watermark,
             state=state,
             time=intent.time,

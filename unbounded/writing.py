@@ -8,7 +8,7 @@ from typing import Any, Final, TypedDict, Unpack
 
 import polars as pl
 
-from unbounded.connectors import Mode, Sink
+from unbounded.connectors import Mode, Sink, WatermarkPolicy
 from unbounded.errors import UnknownOptionError
 from unbounded.manager import StreamingQuery, start
 from unbounded.plan import Node
@@ -30,6 +30,7 @@ class SinkOptions(TypedDict, total=False):
     name: str | None
     state: str | None
     wait: bool | None
+    watermark_policy: WatermarkPolicy | None
 
 
 _COMMON: Final = tuple(SinkOptions.__annotations__)
@@ -53,6 +54,8 @@ class Writable:
             checkpoint is stopped after its batch, and replaced.
         state: the home of the state; "memory" (default) keeps it in the process, durable in the checkpoint.
         wait: whether to wait for the end; by default where the trigger ends by itself.
+        watermark_policy: with several watermarks, whether the slowest input decides what is late ("min", the
+            default, once each has sent rows) or the fastest ("max"). The first start of a checkpoint decides it.
 
         Raises PlanError with all reasons if the plan cannot be kept in this mode, CheckpointError if the
         checkpoint does not fit, and, if it waits, the query's own error.
@@ -69,6 +72,7 @@ class Writable:
             name=options.get("name"),
             state=options.get("state"),
             wait=options.get("wait"),
+            watermark_policy=options.get("watermark_policy"),
         )
 
     def sink_parquet(
