@@ -20,6 +20,7 @@ PACKAGE = ROOT / "unbounded"
 ORDER = (
     "errors",
     "durations",
+    "ddl",
     "storage",
     "connectors",
     "sources",

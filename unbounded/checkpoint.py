@@ -88,8 +88,8 @@ class Checkpoint:
 
         `may_differ` are dotted paths in `pinned` that the user allowed to change.
 
-        Afterwards `id`, `pinned` (as of the first start), `last` (the newest commit, None before the first batch) and `pending` (an intent
-        without a commit) are set.
+        Afterwards `id`, `pinned` (as of the first start), `last` (the newest commit, None before the first batch)
+        and `pending` (an intent without a commit) are set.
         """
         self._lock = self._storage.lock(_owner(run_id, name))
         for folder in ("", "offsets", "commits", "state"):
