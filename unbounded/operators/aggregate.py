@@ -7,7 +7,7 @@ close, the instant at which this one does. Exact distinct counts keep a second t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
