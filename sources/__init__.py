@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from unbounded.sources.files import FileSource, infer_schema
+from unbounded.sources.bounded import BoundedSource
+from unbounded.sources.columns import infer_schema
+from unbounded.sources.files import FileSource
+from unbounded.sources.generator import GeneratorSource
 from unbounded.sources.memory import MemorySource
 from unbounded.sources.rate import RateSource
 
-__all__ = ["FileSource", "MemorySource", "RateSource", "infer_schema"]
+__all__ = ["BoundedSource", "FileSource", "GeneratorSource", "MemorySource", "RateSource", "infer_schema"]

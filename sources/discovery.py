@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from unbounded.sources.compression import is_compressed, is_whole, unreadable
 from unbounded.sources.folder import File, Folder, Glimpse
 from unbounded.sources.formats import Format
 
@@ -172,35 +173,47 @@ class Discovery:
         return chosen
 
     def _is_ready(self, glimpse: Glimpse) -> bool:
-        """Whether a file may be read: finished, or a text without a last newline that nobody touched for long."""
+        """Whether a file may be read: finished, or plain text without a last newline that nobody touched for long."""
         file, now = glimpse.file, self._clock()
         if file.size == 0 or (self._min_age and file.mtime_ns > (now - self._min_age) * 1e9):
             return False
-        if self._form.is_complete(glimpse):
-            self._waiting.pop(file.name, None)
-            return True
-        before, since = self._waiting.get(file.name, (file, now))
-        if before != file:
+        before, since = self._waiting.get(file.name, (None, now))
+        if before != file:  # else the same bytes are as unfinished as they were
+            if self._is_finished(glimpse):
+                self._waiting.pop(file.name, None)
+                return True
             since = now
         self._waiting[file.name] = (file, since)
         # Its own date, unless that lies in the future: then the time it was not seen to change.
         if now - min(since, file.mtime_ns / 1e9) < _PATIENCE:
             return False
         path = self._folder.path(file.name)
-        if self._form.says_types:
+        rested = f"was not written to for {_PATIENCE:.0f} s"
+        if not self._form.is_text or is_compressed(glimpse.head):
+            lacks = "is not a whole compressed file" if self._form.is_text else "has no footer"
             self._warn(
                 file,
-                f"{path} has no footer, was not written to for {_PATIENCE:.0f} s, and is not read: its "
-                "writer died or still holds it open. Finish it, or move it away",
+                f"{path} {lacks}, {rested}, and is not read: its writer died or still holds it open. Finish it, or "
+                "move it away",
             )
             return False
         self._warn(
             file,
-            f"{path} does not end in a newline, was not written to for {_PATIENCE:.0f} s, and is read as "
-            "it is: its last line may be cut. Write files under another name and rename them",
+            f"{path} does not end in a newline, {rested}, and is read as it is: its last line may be cut. Write files "
+            "under another name and rename them",
         )
         del self._waiting[file.name]
         return True
+
+    def _is_finished(self, glimpse: Glimpse) -> bool:
+        if not self._form.is_text or not is_compressed(glimpse.head):
+            # Text that is compressed otherwise does not wait for a newline, but is refused when it is checked.
+            return self._form.is_complete(glimpse) or (self._form.is_text and unreadable(glimpse.head) is not None)
+        try:
+            with self._folder.open(glimpse.file.name) as file:
+                return is_whole(file)
+        except FileNotFoundError:
+            return False
 
     def _warn(self, file: File, message: str) -> None:
         if file not in self._warned:

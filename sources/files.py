@@ -8,39 +8,53 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import copy
 from datetime import timedelta
 from functools import partial
-from typing import Any, get_args
+from typing import Any, Literal, cast, get_args
 
 import polars as pl
 
 from unbounded.connectors import Offset
 from unbounded.durations import milliseconds
-from unbounded.errors import PlanError, SourceDataLostError, UnsupportedOperationError
-from unbounded.sources.columns import Conformity, found_schema, scan_files, schema_needed
+from unbounded.errors import ConnectorError, PlanError, SourceDataLostError
+from unbounded.sources.cleaning import Clean, open_cleaner
+from unbounded.sources.columns import Conformity, Files, found_schema, hive_columns, schema_needed
+from unbounded.sources.dead_letters import BadRecord, DeadLetters, open_dead_letters
 from unbounded.sources.discovery import Discovery, Limits, Order, digest_of
 from unbounded.sources.folder import File, LocalFolder, open_folder, shown
-from unbounded.sources.formats import FormatName, added, format_of, in_file, open_format
+from unbounded.sources.formats import FromPath, TextFormat, open_format
+from unbounded.sources.options import FormatName, check_options
+from unbounded.sources.records import LETTERS, Sifted, sift
 
-__all__ = ["DEFAULT_BYTES", "FileSource", "infer_schema"]
+__all__ = ["DEFAULT_BYTES", "FileSource"]
 
 DEFAULT_BYTES = 256 * 1024 * 1024
 """What one trigger reads at most unless told otherwise, so that a first batch over years of history is cut."""
 
 _MEMORY = pl.Schema({"name": pl.Binary})
 _OWN_OPTIONS = (
+    "archive_folder",
+    "clean_source",
+    "dead_letter_folder",
+    "extra_columns",
     "glob",
+    "hive_partitioning",
+    "hive_schema",
+    "include_file_paths",
     "max_bytes_per_trigger",
     "max_files_per_trigger",
     "min_file_age",
+    "missing_columns",
     "name",
+    "on_bad_record",
     "order",
     "recursive",
     "schema",
     "storage_options",
+    "try_parse_hive_dates",
     "watermark",
 )
 
@@ -65,59 +79,102 @@ class FileSource:
         format: FormatName,
         *,
         schema: Mapping[str, Any] | None = None,
+        missing_columns: Literal["insert", "raise"] | None = None,
+        extra_columns: Literal["ignore", "raise"] | None = None,
+        include_file_paths: str | None = None,
+        hive_partitioning: bool | None = None,
+        hive_schema: Mapping[str, Any] | None = None,
+        try_parse_hive_dates: bool = True,
         max_files_per_trigger: int | None = None,
         max_bytes_per_trigger: int | None = DEFAULT_BYTES,
         order: Order = "oldest_first",
         min_file_age: str | timedelta = "0s",
         recursive: bool = False,
         glob: bool = True,
+        on_bad_record: BadRecord = "fail",
+        dead_letter_folder: str | os.PathLike[str] | None = None,
+        clean_source: Clean | None = None,
+        archive_folder: str | os.PathLike[str] | None = None,
         storage_options: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.time,
         **options: object,
     ) -> None:
-        self._form = open_format(format, options, _OWN_OPTIONS)
+        function = f"scan_{format}"
+        check_options(format, options, _OWN_OPTIONS)
+        policies = {"missing_columns": missing_columns, "extra_columns": extra_columns}
+        form = open_format(format, {**options, **{name: how for name, how in policies.items() if how is not None}})
         if order not in get_args(Order):
-            raise PlanError(f"scan_{format}(order={order!r}) is not known. Write 'oldest_first' or 'latest_first'")
-        _positive(
-            f"scan_{format}", max_files_per_trigger=max_files_per_trigger, max_bytes_per_trigger=max_bytes_per_trigger
-        )
+            raise PlanError(f"{function}(order={order!r}) is not known. Write 'oldest_first' or 'latest_first'")
+        _positive(function, max_files_per_trigger=max_files_per_trigger, max_bytes_per_trigger=max_bytes_per_trigger)
         self._limits = Limits(max_files_per_trigger, max_bytes_per_trigger)
-        self._recursive = recursive
-        self._folder = open_folder(source, recursive=recursive, glob=glob, storage_options=storage_options)
-        if self._form.options.get("hive_schema") and not isinstance(self._folder, LocalFolder):
-            raise UnsupportedOperationError(
-                f"scan_{format}(hive_schema=...) over {shown(source)}",
-                because="files elsewhere are read as bytes, which have no path",
-                instead="include_file_paths= and pl.col(...).str.extract(...), or a local folder",
-            )
+        folder = open_folder(
+            source, recursive=recursive, glob=glob, cleans=clean_source is not None, storage_options=storage_options
+        )
         self._description = f"{format} files in {shown(source)}"
+        hive = hive_columns(
+            folder,
+            form,
+            self._description,
+            function,
+            partitioning=hive_partitioning,
+            schema=hive_schema,
+            dates=try_parse_hive_dates,
+        )
+        from_path = FromPath(hive, include_file_paths)
+        if format == "lines":
+            schema = {"line": pl.String}
         if schema is None:
-            if not self._form.says_types:
-                raise schema_needed(self._folder, self._form, f"scan_{format}", self._description)
-            schema = found_schema(self._folder, self._form, self._description)
-        self._columns = in_file(pl.Schema(schema), self._form.options)
-        self._schema = added(self._columns, self._form.options)
-        self._conformity = Conformity(self._folder, self._form, self._columns, self._description)
+            if not form.says_types:
+                raise schema_needed(folder, form, function, self._description)
+            schema = found_schema(folder, form, self._description)
+        columns = pl.Schema({name: kind for name, kind in schema.items() if name not in from_path.schema})
+        self._files = Files(folder, form, columns, from_path)
+        self._conformity = Conformity(self._files, self._description)
         age = milliseconds(min_file_age, "min_file_age") / 1000
-        self._discover = partial(Discovery, self._folder, self._form, order=order, min_age=age, clock=clock)
+        self._discover = partial(Discovery, folder, form, order=order, min_age=age, clock=clock)
         self._discovery = self._discover()
+        self._cleaner = open_cleaner(
+            folder, clean_source, archive_folder, function=function, storage_options=storage_options
+        )
+        self._letters = open_dead_letters(
+            form, columns, on_bad_record, dead_letter_folder, function=function, storage_options=storage_options
+        )
+        self._counts: dict[str, int] = {}
+        self._refuse_overlap(function)
+
+    def _refuse_overlap(self, function: str) -> None:
+        places = {
+            "archive_folder": self._cleaner.archive if self._cleaner else None,
+            "dead_letter_folder": self._letters.location if self._letters else None,
+        }
+        for option, place in places.items():
+            if place is not None and self.covers(place):
+                raise PlanError(
+                    f"{function}({option}={place!r}) lies in what is scanned, {self._description}, so what is put "
+                    "there would be read as input. Write a folder outside of it"
+                )
 
     def fresh(self, *, units: int | None = None) -> FileSource:
         """The same source with an empty memory, for one run; `units` is another limit of files per trigger."""
         twin = copy(self)
-        twin._discovery = self._discover()
+        twin._discovery, twin._counts = self._discover(), {}
         if units is not None:
             twin._limits = Limits(units, self._limits.bytes)
         return twin
 
     @property
     def schema(self) -> pl.Schema:
-        return self._schema
+        return pl.Schema({**self._columns, **self._files.from_path.schema})
+
+    @property
+    def _columns(self) -> pl.Schema:
+        assert self._files.columns is not None
+        return self._files.columns
 
     @property
     def default_name(self) -> str:
-        pattern = self._folder.pattern
-        return pattern.parts[0] if pattern.exact else os.path.basename(self._folder.url.rstrip("/")) or "files"
+        pattern = self._files.folder.pattern
+        return pattern.parts[0] if pattern.exact else os.path.basename(self._files.folder.url.rstrip("/")) or "files"
 
     @property
     def description(self) -> str:
@@ -126,12 +183,11 @@ class FileSource:
     @property
     def location(self) -> str:
         """Where the names in offsets are relative to: an absolute path or URL, without credentials."""
-        return self._folder.url
+        return self._files.folder.url
 
     def covers(self, location: str) -> bool:
-        """A folder covers itself, and with `recursive` what lies below it."""
-        root = self.location.rstrip("/")
-        return location.rstrip("/") == root or (self._recursive and location.startswith(f"{root}/"))
+        """Whether a file in this folder, or below it, could be one of those that are read."""
+        return self._files.folder.covers(location)
 
     def end(self) -> Offset | None:
         number = self._discovery.freeze()
@@ -142,7 +198,7 @@ class FileSource:
         files = self._discovery.take(
             None if end is None else end["listing"],
             self._limits if limited else Limits(),
-            self._conformity.check,
+            self._conformity.check if self._letters is None else self._conformity.check_path,
         )
         if not files:
             return None
@@ -151,31 +207,59 @@ class FileSource:
     def read(self, since: Offset | None, until: Offset) -> pl.LazyFrame:
         files = _files(until)
         self._check_identity(files)
-        rows = scan_files(self._folder, self._form, files, self._columns)
-        if not isinstance(self._folder, LocalFolder):
+        rows = self._files.scan(files) if self._letters is None else self._sifted(files, self._letters)
+        if not isinstance(self._files.folder, LocalFolder):
             self._check_identity(files)  # the bytes are here by now
         return rows
 
+    def _sifted(self, files: list[File], letters: DeadLetters) -> pl.LazyFrame:
+        """The rows that can be read, collected: only whoever has read a record knows that it is good."""
+        with suppress(*_UNREADABLE):
+            return self._files.scan(files).collect().lazy()
+        self._check_identity(files)  # a file that is gone is no bad record
+        return pl.concat([self._sifted_file(file, letters) for file in files]).lazy()
+
+    def _sifted_file(self, file: File, letters: DeadLetters) -> pl.DataFrame:
+        with suppress(*_UNREADABLE):
+            return self._files.scan([file]).collect()
+        found = self._sift(file)
+        letters.stage(file, self._files.folder.path(file.name), found.bad)
+        return self._files.with_path(file, found.rows)
+
+    def _sift(self, file: File) -> Sifted:
+        form = cast("TextFormat", self._files.form)
+        return sift(form, self._files.folder.read(file.name) or b"", self._columns)
+
     def verify(self, since: Offset | None, until: Offset) -> None:
         """Look again at what Polars has read by name; bytes from elsewhere were looked at as they were read."""
-        if isinstance(self._folder, LocalFolder):
+        if isinstance(self._files.folder, LocalFolder):
             self._check_identity(_files(until))
 
     def unreadable(self, until: Offset) -> str | None:
-        """Read the files one by one until one fails: slow, and only for the message of a batch that failed."""
+        """The first file that cannot be read, its first bad line, and why. Slow: for the message of a failure."""
         for file in _files(until):
             try:
-                scan_files(self._folder, self._form, [file], self._columns).collect()
-            except pl.exceptions.ComputeError:
-                return str(self._folder.path(file.name))
+                self._files.scan([file]).collect()
+            except (*_UNREADABLE, ConnectorError) as error:
+                path = self._files.folder.path(file.name)
+                bad = self._sift(file).bad if self._files.form.is_text else LETTERS.to_frame()
+                line, _, reason = bad.row(0) if bad.height else (None, None, error)
+                return f"{path}: {reason}" if line is None else f"{path}, line {line}: {reason}"
         return None
 
     def acknowledge(self, until: Offset) -> None:
-        """Files stay where they are."""
+        """Show the bad records of the batch, and clean its files away, as far as that was asked for."""
+        if self._letters is not None:
+            self._counts["bad_records"] = self._letters.publish(_files(until))
+        if self._cleaner is not None:
+            self._counts["not_cleaned"] = self._cleaner.clean(_files(until))
 
     def metrics(self) -> dict[str, Any]:
-        """Files read, backlog in files and bytes, names of files that wait, names ignored by reason."""
-        return self._discovery.metrics()
+        """Files read, backlog in files and bytes, names of files that wait, names ignored by reason.
+
+        Of the last batch, where these were asked for: `bad_records`, and files that could not be cleaned away.
+        """
+        return {**self._discovery.metrics(), **self._counts}
 
     @property
     def memory_schema(self) -> pl.Schema:
@@ -189,18 +273,21 @@ class FileSource:
 
     def _check_identity(self, files: list[File]) -> None:
         """SourceDataLostError unless all files are what they were when the batch was planned."""
-        now = [self._folder.stat(file.name) for file in files]
+        now = [self._files.folder.stat(file.name) for file in files]
         lost = [(then, found) for then, found in zip(files, now, strict=True) if then != found]
         if not lost:
             return
         then, found = lost[0]
         more = f" (and {len(lost) - 1} more files are not as they were)" if len(lost) > 1 else ""
         raise SourceDataLostError(
-            f"the batch promised to read {self._folder.path(then.name)} as {then}, but it is "
+            f"the batch promised to read {self._files.folder.path(then.name)} as {then}, but it is "
             f"{'gone' if found is None else f'now {found}'}{more}. Move that very file back (a copy is another file) "
             "and start again; or let the batch be planned anew without it: ub.reset(checkpoint, pending_only=True). "
             "Files must not change after they appear: write them as '.x.tmp' and rename"
         )
+
+
+_UNREADABLE = (pl.exceptions.PolarsError, OSError)
 
 
 def _files(offset: Offset) -> list[File]:
@@ -211,30 +298,3 @@ def _positive(function: str, **options: int | None) -> None:
     for option, value in options.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise PlanError(f"{function}({option}={value!r}) must be a whole number above 0, or None for no limit")
-
-
-def infer_schema(
-    source: str | os.PathLike[str],
-    *,
-    format: FormatName | None = None,
-    recursive: bool = False,
-    glob: bool = True,
-    storage_options: Mapping[str, Any] | None = None,
-    **options: object,
-) -> pl.Schema:
-    """The columns of the oldest files under a path, as Polars finds or guesses them; for `schema=`.
-
-    `format` is told from the names of the files unless given; `options` are those of `pl.scan_<format>`.
-
-    Raises PlanError if there are no files or their names tell no format, ConnectorError if Polars cannot read them.
-    """
-    folder = open_folder(source, recursive=recursive, glob=glob, storage_options=storage_options)
-    if format is None:
-        format = next(filter(None, map(format_of, sorted(name for name, _ in folder.names(Counter())))), None)
-    if format is None:
-        raise PlanError(
-            f"no file under {shown(source)} has a name that tells its format. Write "
-            "infer_schema(source, format='csv'), or 'parquet', 'ndjson', 'ipc'"
-        )
-    form = open_format(format, options, ("format", "glob", "recursive", "storage_options"))
-    return found_schema(folder, form, f"{format} files in {shown(source)}")

@@ -6,7 +6,6 @@ other place, where fsspec's listing gives both at once. Names are relative to th
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
 import stat
@@ -15,21 +14,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from unbounded.errors import ConnectorError, PlanError
+from unbounded.sources.pattern import MANIFEST, Pattern, why_ignored
 from unbounded.storage import decode, filesystem, is_local, local_path
 
 if TYPE_CHECKING:
     import fsspec
 
-__all__ = ["File", "Folder", "Glimpse", "LocalFolder", "Pattern", "RemoteFolder", "open_folder", "shown"]
+__all__ = ["File", "Folder", "Glimpse", "LocalFolder", "RemoteFolder", "open_folder", "shown"]
 
 Ignored = Counter[str]
 """How many names were passed over, by reason."""
 
-_MANIFEST = "._unbounded"  # behind the name of a sink's folder: its own records and files in the making
-_TEMPORARY = (".tmp", ".temp", ".part", ".partial", ".inprogress", ".crdownload", ".swp")
 _MAGIC = re.compile(r"[*?[]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -65,57 +63,6 @@ class Glimpse:
     tail: bytes
 
 
-@dataclass(frozen=True)
-class Pattern:
-    """Which names of a folder are meant, part by part; `**` stands for any number of folders.
-
-    `exact` means the one file of that name, which the user spelt out: nothing about its name is judged.
-    """
-
-    parts: tuple[str, ...]
-    exact: bool = False
-
-    @property
-    def depth(self) -> int | None:
-        """How many parts a name can have; None for any number."""
-        return None if "**" in self.parts else len(self.parts)
-
-    def matches(self, name: tuple[str, ...]) -> bool:
-        return _matches(self.parts, name)
-
-    def enters(self, folder: tuple[str, ...]) -> bool:
-        """Whether names under a folder can match."""
-        return _enters(self.parts, folder)
-
-
-def _matches(parts: tuple[str, ...], name: tuple[str, ...]) -> bool:
-    if not parts or not name:
-        return not parts and not name
-    if parts[0] == "**":
-        return any(_matches(parts[1:], name[skipped:]) for skipped in range(len(name)))
-    return fnmatch.fnmatchcase(name[0], parts[0]) and _matches(parts[1:], name[1:])
-
-
-def _enters(parts: tuple[str, ...], folder: tuple[str, ...]) -> bool:
-    if not folder or parts[0] == "**":
-        return True
-    return len(parts) > 1 and fnmatch.fnmatchcase(folder[0], parts[0]) and _enters(parts[1:], folder[1:])
-
-
-def _why_ignored(part: str) -> str | None:
-    if part.endswith(_MANIFEST):
-        return "manifest"
-    if part.startswith(("_", ".")):
-        return "hidden"
-    if part.endswith(_TEMPORARY):
-        return "temporary"
-    try:
-        part.encode()
-    except UnicodeEncodeError:  # a name on disk that is not UTF-8, which Polars cannot be told
-        return "undecodable"
-    return None
-
-
 class Folder(Protocol):
     """Where files are. `url` is for people and for Polars, without credentials.
 
@@ -127,6 +74,9 @@ class Folder(Protocol):
 
     @property
     def pattern(self) -> Pattern: ...
+
+    def covers(self, location: str) -> bool:
+        """Whether a file in that place, or below it, could be one of these."""
 
     def names(self, ignored: Ignored) -> Iterator[tuple[str, File | None]]:
         """What matches now, in no order, each with what the listing says of it; names passed over are counted."""
@@ -140,6 +90,9 @@ class Folder(Protocol):
     def path(self, name: str) -> str:
         """A file's absolute path or URL, as it is shown and, if local, opened."""
 
+    def open(self, name: str) -> BinaryIO:
+        """A file's bytes, to be read piece by piece. FileNotFoundError if it is gone."""
+
     def read(self, name: str) -> bytes | None:
         """All bytes of a file."""
 
@@ -150,6 +103,8 @@ class LocalFolder:
 
     url: str
     pattern: Pattern
+    cleans: bool = False
+    """Whether files are taken away once they were read."""
     _judged: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -157,6 +112,9 @@ class LocalFolder:
 
     def path(self, name: str) -> str:
         return os.path.join(self.url, name)
+
+    def covers(self, location: str) -> bool:
+        return self.pattern.covers(self.url, location)
 
     def names(self, ignored: Ignored) -> Iterator[tuple[str, File | None]]:
         found = [self.pattern.parts[0]] if self.pattern.exact else self._walk(self.url, (), ignored)
@@ -176,11 +134,11 @@ class LocalFolder:
                 inside = entry.is_dir(follow_symlinks=follow)
                 if not (self.pattern.enters(name) if inside else self.pattern.matches(name)):
                     continue
-                reason = _why_ignored(entry.name)
+                reason = why_ignored(entry.name)
                 if reason is not None:
                     ignored[reason] += 1
                     if reason == "manifest":
-                        self._judge(entry.path.removesuffix(_MANIFEST))
+                        self._judge(entry.path.removesuffix(MANIFEST))
                 elif inside:
                     yield from self._walk(entry.path, name, ignored)
                 else:
@@ -188,8 +146,8 @@ class LocalFolder:
 
     def _judge(self, path: str) -> None:
         if path not in self._judged:
-            record = Path(f"{path}{_MANIFEST}", "owner")
-            _refuse_table(path, record.read_bytes() if record.is_file() else None)
+            record = Path(f"{path}{MANIFEST}", "owner")
+            _refuse_table(path, record.read_bytes() if record.is_file() else None, cleans=self.cleans)
             self._judged.add(path)
 
     def stat(self, name: str) -> File | None:
@@ -212,6 +170,9 @@ class LocalFolder:
         except PermissionError as error:
             raise ConnectorError(f"cannot read {self.path(name)}: {error.strerror}. Grant it, or move it") from error
 
+    def open(self, name: str) -> BinaryIO:
+        return open(self.path(name), "rb")
+
     def read(self, name: str) -> bytes | None:
         try:
             return Path(self.path(name)).read_bytes()
@@ -233,13 +194,17 @@ class RemoteFolder:
     pattern: Pattern
     fs: fsspec.AbstractFileSystem
     root: str
+    cleans: bool = False
 
     def __post_init__(self) -> None:
-        owner = f"{self.root.rstrip('/')}{_MANIFEST}/owner"
-        _refuse_table(self.url, self.fs.cat_file(owner) if self.fs.exists(owner) else None)
+        owner = f"{self.root.rstrip('/')}{MANIFEST}/owner"
+        _refuse_table(self.url, self.fs.cat_file(owner) if self.fs.exists(owner) else None, cleans=self.cleans)
 
     def path(self, name: str) -> str:
         return f"{self.url.rstrip('/')}/{name}"
+
+    def covers(self, location: str) -> bool:
+        return self.pattern.covers(self.url, location)
 
     def _key(self, name: str) -> str:
         return f"{self.root.rstrip('/')}/{name}"
@@ -255,7 +220,7 @@ class RemoteFolder:
             parts = tuple(name.split("/"))
             if not self.pattern.matches(parts):
                 continue
-            reason = next(filter(None, map(_why_ignored, parts)), None)
+            reason = next(filter(None, map(why_ignored, parts)), None)
             if reason is None:
                 yield name, _remote_file(name, details)
             else:
@@ -279,6 +244,9 @@ class RemoteFolder:
             return Glimpse(file, first, self.fs.cat_file(self._key(name), start=file.size - tail, end=file.size))
         except FileNotFoundError:
             return None
+
+    def open(self, name: str) -> BinaryIO:
+        return cast("BinaryIO", self.fs.open(self._key(name), "rb"))
 
     def read(self, name: str) -> bytes | None:
         try:
@@ -309,14 +277,20 @@ def _nanoseconds(modified: datetime | float | str | None) -> int:
             return 0
 
 
-def _refuse_table(path: str, owner: bytes | None) -> None:
+def _refuse_table(path: str, owner: bytes | None, *, cleans: bool) -> None:
     """Refuse the output of a query whose files are replaced; `owner` is the sink's record, if it has one.
 
-    An append sink only ever adds files, so its folder is a good source.
+    An append sink only ever adds files, so its folder is a good source; but all of its files are listed in its
+    manifest, so none may be taken away.
     """
     if owner is None:
         return
-    record, _ = decode(owner, "sink-owner", 0, f"{path}{_MANIFEST}/owner")
+    if cleans:
+        raise PlanError(
+            f"{path} is the output of a query, whose readers count on every file in it, and clean_source= would take "
+            "them away. Leave clean_source out"
+        )
+    record, _ = decode(owner, "sink-owner", 0, f"{path}{MANIFEST}/owner")
     mode = record.get("mode", "append")
     if mode != "append":
         raise PlanError(
@@ -332,7 +306,12 @@ def shown(source: str | os.PathLike[str]) -> str:
 
 
 def open_folder(
-    source: str | os.PathLike[str], *, recursive: bool, glob: bool, storage_options: Mapping[str, Any] | None
+    source: str | os.PathLike[str],
+    *,
+    recursive: bool,
+    glob: bool,
+    storage_options: Mapping[str, Any] | None,
+    cleans: bool = False,
 ) -> Folder:
     """The folder that a path, a glob or the name of one file points into.
 
@@ -342,10 +321,10 @@ def open_folder(
         root, pattern = _split(local_path(source), os.path.isfile, recursive=recursive, glob=glob)
         if not os.path.isdir(root):
             raise ConnectorError(_missing(os.fspath(source), root))
-        return LocalFolder(root, pattern)
+        return LocalFolder(root, pattern, cleans)
     fs, path = filesystem(source, storage_options)
     root, pattern = _split(path, fs.isfile, recursive=recursive, glob=glob)
-    return RemoteFolder(shown(fs.unstrip_protocol(root)), pattern, fs, root)
+    return RemoteFolder(shown(fs.unstrip_protocol(root)), pattern, fs, root, cleans)
 
 
 def _split(path: str, is_file: Callable[[str], bool], *, recursive: bool, glob: bool) -> tuple[str, Pattern]:

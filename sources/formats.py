@@ -1,43 +1,28 @@
-"""How is a file of one format read: its options, its sign of being complete, the columns it says it has?
-
-A format takes the parsing options of Polars' own `scan_*` under their names and with their defaults, since only
-those that were given are passed on. Options about the whole input have no meaning for an endless one.
-"""
+"""How is a file of one format read, what is its sign of being complete, and which columns does it say it has?"""
 
 from __future__ import annotations
 
 import glob
 import io
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, TypedDict, get_args
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import polars as pl
 
-from unbounded.errors import PlanError, UnknownOptionError, UnsupportedOperationError
+from unbounded.errors import PlanError
+from unbounded.sources import avro
 from unbounded.sources.folder import Glimpse
+from unbounded.sources.options import FormatName, Options
 
-__all__ = [
-    "CsvOptions",
-    "Format",
-    "FormatName",
-    "IpcOptions",
-    "NdjsonOptions",
-    "ParquetOptions",
-    "REFUSED",
-    "added",
-    "format_of",
-    "in_file",
-    "open_format",
-]
+__all__ = ["NOTHING", "Format", "FromPath", "TextFormat", "format_of", "open_format"]
 
-FormatName: TypeAlias = Literal["parquet", "csv", "ndjson", "ipc"]
-Options: TypeAlias = Mapping[str, Any]
 Columns: TypeAlias = Mapping[str, pl.DataType | None]
 """Names of columns and their types, None where a file has names alone."""
 
 _EDGE = 65_536  # bytes looked at; holds a header, or the footer of some thousand columns
-_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")  # how gzip and zstd begin
+_MAGIC = 16  # bytes that tell a compression
 _SUFFIXES: Mapping[str, FormatName] = {
     "parquet": "parquet",
     "pq": "parquet",
@@ -49,99 +34,27 @@ _SUFFIXES: Mapping[str, FormatName] = {
     "ipc": "ipc",
     "arrow": "ipc",
     "feather": "ipc",
+    "avro": "avro",
+    "txt": "lines",
+    "log": "lines",
 }
-
-REFUSED: Mapping[str, tuple[str, str]] = {
-    "n_rows": (
-        "it counts rows of the whole input",
-        "max_bytes_per_trigger= or max_files_per_trigger= to take less per batch, frame.snapshot().head(n) to look",
-    ),
-    "row_index_name": (
-        "the number of a row depends on all rows before it",
-        "a column of the rows themselves, or include_file_paths= to tell where a row is from",
-    ),
-    "row_index_offset": ("the number of a row depends on all rows before it", "a column of the rows themselves"),
-    "credential_provider": ("files elsewhere are read through fsspec", "storage_options= with fsspec's own names"),
-    "hidden_file_prefix": (
-        "names starting with '_' or '.' are always passed over",
-        "a glob that matches the files you want, such as 'in/[!x]*.parquet'",
-    ),
-    "with_column_names": (
-        "a function cannot be compared when the query is started again",
-        "schema= with the names in the files, then .rename({...})",
-    ),
-    "new_columns": (
-        "schema= already names the columns",
-        "schema= with the names in the files, then .rename({...}); without a header, schema= with the names you want",
-    ),
-}
-"""Polars' options that an endless input cannot have: why, and what to write instead."""
+_LINE = re.compile(rb"[^\n]*+\n?")
+_LENIENT = ("missing_columns='insert'", "extra_columns='ignore'")
 
 
-class _HiveOptions(TypedDict, total=False):
-    hive_partitioning: bool | None
-    hive_schema: Mapping[str, Any] | None
-    try_parse_hive_dates: bool
+@dataclass(frozen=True)
+class FromPath:
+    """The columns of the rows that a file's path gives: those of its hive parts, then the path itself."""
+
+    hive: pl.Schema
+    path: str | None
+
+    @property
+    def schema(self) -> pl.Schema:
+        return pl.Schema({**self.hive, **({self.path: pl.String()} if self.path else {})})
 
 
-class ParquetOptions(_HiveOptions, total=False):
-    """The options of `pl.scan_parquet` that say how one file is read."""
-
-    parallel: Literal["auto", "columns", "row_groups", "prefiltered", "none"]
-    use_statistics: bool
-    low_memory: bool
-    cache: bool
-    include_file_paths: str | None
-    missing_columns: Literal["insert", "raise"]
-    extra_columns: Literal["ignore", "raise"]
-    cast_options: pl.ScanCastOptions | None
-    decryption: Any
-
-
-class IpcOptions(_HiveOptions, total=False):
-    """The options of `pl.scan_ipc` that say how one file is read."""
-
-    include_file_paths: str | None
-
-
-class CsvOptions(TypedDict, total=False):
-    """The options of `pl.scan_csv` that say how one file is read, or how its types are guessed."""
-
-    has_header: bool
-    separator: str
-    comment_prefix: str | None
-    quote_char: str | None
-    skip_rows: int
-    skip_lines: int
-    schema_overrides: Any
-    null_values: str | Sequence[str] | dict[str, str] | None
-    empty_string_is_null: bool
-    ignore_errors: bool
-    infer_schema: bool
-    infer_schema_length: int | None
-    infer_schema_files: int
-    encoding: Literal["utf8", "utf8-lossy"]
-    low_memory: bool
-    skip_rows_after_header: int
-    try_parse_dates: bool
-    eol_char: str
-    truncate_ragged_lines: bool | None
-    raise_if_empty: bool | None
-    decimal_comma: bool
-    include_file_paths: str | None
-    extra_columns: Literal["ignore", "raise"] | None
-    missing_columns: Literal["insert", "raise"] | None
-
-
-class NdjsonOptions(TypedDict, total=False):
-    """The options of `pl.scan_ndjson` that say how one file is read, or how its types are guessed."""
-
-    schema_overrides: Any
-    infer_schema_length: int | None
-    batch_size: int | None
-    low_memory: bool
-    ignore_errors: bool
-    include_file_paths: str | None
+NOTHING = FromPath(pl.Schema(), None)
 
 
 class Format(Protocol):
@@ -151,8 +64,20 @@ class Format(Protocol):
     def options(self) -> Options: ...
 
     @property
+    def is_text(self) -> bool:
+        """Whether a file is lines of text, perhaps compressed; else it says its end itself."""
+
+    @property
     def says_types(self) -> bool:
         """Whether a file names the types of its columns."""
+
+    @property
+    def knows_paths(self) -> bool:
+        """Whether Polars' own scan adds the path of a local file."""
+
+    @property
+    def knows_hive(self) -> bool:
+        """Whether Polars' own scan adds the hive parts of a local path, and then prunes by them."""
 
     @property
     def edges(self) -> tuple[int, int]:
@@ -163,21 +88,40 @@ class Format(Protocol):
         """The options that let files with other columns pass."""
 
     def is_complete(self, glimpse: Glimpse) -> bool:
-        """Whether the file ends as a finished one does."""
+        """Whether the file ends as a finished one does; a compressed text is not asked about."""
 
     def unlike(self, glimpse: Glimpse, columns: pl.Schema) -> list[str] | None:
         """In what a file does not have these columns, as far as it says; None if its edges do not tell."""
 
-    def scan(self, files: list[str] | list[bytes], columns: pl.Schema | None) -> pl.LazyFrame:
-        """One scan over paths or contents; with `columns`, which all of them must have."""
+    def scan(
+        self, files: list[str] | list[bytes], columns: pl.Schema | None, from_path: FromPath = NOTHING
+    ) -> pl.LazyFrame:
+        """One scan over paths or contents; with `columns`, which all of them must have, in their order."""
+
+
+class TextFormat(Format, Protocol):
+    """How files of lines are read, and told apart record by record."""
+
+    @property
+    def record(self) -> re.Pattern[bytes]:
+        """Matches one record with the end of its line, whatever is in it; and nothing at the end of the text."""
+
+    def begun(self, text: bytes, columns: pl.Schema) -> tuple[TextFormat, bytes, int]:
+        """How records of a text are read apart from the rest: the format, the bytes before them, where they begin."""
+
+    def leniently(self) -> TextFormat:
+        """The same, reading null where a value has not the type of its column."""
 
 
 @dataclass(frozen=True)
 class _Parquet:
     options: Options
-    says_types: bool = True
-    edges: tuple[int, int] = (0, _EDGE)
-    lenient: tuple[str, ...] = ("missing_columns='insert'", "extra_columns='ignore'", "cast_options=")
+    is_text: ClassVar[bool] = False
+    says_types: ClassVar[bool] = True
+    knows_paths: ClassVar[bool] = True
+    knows_hive: ClassVar[bool] = True
+    edges: ClassVar[tuple[int, int]] = (0, _EDGE)
+    lenient: ClassVar[tuple[str, ...]] = (*_LENIENT, "cast_options=")
 
     def is_complete(self, glimpse: Glimpse) -> bool:
         return glimpse.file.size >= 12 and glimpse.tail[-4:] in (b"PAR1", b"PARE")
@@ -188,16 +132,21 @@ class _Parquet:
         except (pl.exceptions.PolarsError, OSError):  # a footer larger than the tail, or an encrypted one
             return None
 
-    def scan(self, files: list[str] | list[bytes], columns: pl.Schema | None) -> pl.LazyFrame:
-        return pl.scan_parquet(files, schema=columns, glob=False, **self.options)
+    def scan(
+        self, files: list[str] | list[bytes], columns: pl.Schema | None, from_path: FromPath = NOTHING
+    ) -> pl.LazyFrame:
+        return pl.scan_parquet(files, schema=columns, glob=False, **_hive(from_path), **self.options)
 
 
 @dataclass(frozen=True)
 class _Ipc:
     options: Options
-    says_types: bool = True
-    edges: tuple[int, int] = (0, _EDGE)
-    lenient: tuple[str, ...] = ()
+    is_text: ClassVar[bool] = False
+    says_types: ClassVar[bool] = True
+    knows_paths: ClassVar[bool] = True
+    knows_hive: ClassVar[bool] = True
+    edges: ClassVar[tuple[int, int]] = (0, _EDGE)
+    lenient: ClassVar[tuple[str, ...]] = _LENIENT
 
     def is_complete(self, glimpse: Glimpse) -> bool:
         return glimpse.file.size >= 16 and glimpse.tail[-6:] == b"ARROW1"
@@ -208,24 +157,59 @@ class _Ipc:
         except (pl.exceptions.PolarsError, OSError):
             return None
 
-    def scan(self, files: list[str] | list[bytes], columns: pl.Schema | None) -> pl.LazyFrame:
-        rows = pl.scan_ipc(files, glob=False, **self.options)
-        # Polars takes the first file's schema, whatever is asked; this costs nothing when it fits.
-        return rows if columns is None else rows.match_to_schema(added(columns, self.options))
+    def scan(
+        self, files: list[str] | list[bytes], columns: pl.Schema | None, from_path: FromPath = NOTHING
+    ) -> pl.LazyFrame:
+        if columns is None:
+            return pl.scan_ipc(files, glob=False, **_hive(from_path))
+        # Polars takes the first file's schema, whatever is asked; matching costs nothing when it fits.
+        wanted = pl.Schema({**columns, **from_path.schema})
+        alike = [files] if not self.options else [[file] for file in files]  # files may differ where that was allowed
+        return pl.concat(
+            pl.scan_ipc(some, glob=False, **_hive(from_path)).match_to_schema(wanted, **self.options)  # type: ignore[arg-type]  # a list of one kind
+            for some in alike
+        )
+
+
+@dataclass(frozen=True)
+class _Avro:
+    options: Options
+    is_text: ClassVar[bool] = False
+    says_types: ClassVar[bool] = True
+    knows_paths: ClassVar[bool] = False
+    knows_hive: ClassVar[bool] = False
+    edges: ClassVar[tuple[int, int]] = (_EDGE, 16)
+    lenient: ClassVar[tuple[str, ...]] = _LENIENT
+
+    def is_complete(self, glimpse: Glimpse) -> bool:
+        header = avro.header(glimpse.head)
+        return len(glimpse.head) == _EDGE if header is None else glimpse.tail == header[-16:]
+
+    def unlike(self, glimpse: Glimpse, columns: pl.Schema) -> list[str] | None:
+        header = avro.header(glimpse.head)
+        return None if header is None else _differences(avro.schema(header, glimpse.file.name), columns)
+
+    def scan(
+        self, files: list[str] | list[bytes], columns: pl.Schema | None, from_path: FromPath = NOTHING
+    ) -> pl.LazyFrame:
+        return avro.scan(files, columns, **self.options)
 
 
 @dataclass(frozen=True)
 class _Csv:
     options: Options
-    says_types: bool = False
-    edges: tuple[int, int] = (_EDGE, 1)
-    lenient: tuple[str, ...] = ("missing_columns='insert'", "extra_columns='ignore'")
+    is_text: ClassVar[bool] = True
+    says_types: ClassVar[bool] = False
+    knows_paths: ClassVar[bool] = True
+    knows_hive: ClassVar[bool] = False
+    edges: ClassVar[tuple[int, int]] = (_EDGE, 1)
+    lenient: ClassVar[tuple[str, ...]] = _LENIENT
 
     def is_complete(self, glimpse: Glimpse) -> bool:
-        return _ends_a_line(glimpse, str(self.options.get("eol_char", "\n")).encode())
+        return glimpse.tail == str(self.options.get("eol_char", "\n")).encode()
 
     def unlike(self, glimpse: Glimpse, columns: pl.Schema) -> list[str] | None:
-        names_only = {**self.options, "infer_schema": False, "include_file_paths": None, "schema_overrides": None}
+        names_only = {**self.options, "infer_schema": False, "schema_overrides": None}
         try:
             names = pl.scan_csv(glimpse.head, **names_only).collect_schema().names()
         except (pl.exceptions.PolarsError, OSError):  # more comments than the head holds, or cut compression
@@ -234,27 +218,122 @@ class _Csv:
             return _differences(dict.fromkeys(names), columns)
         return [] if len(names) == len(columns) else [f"it has {len(names)} columns, expected {len(columns)}"]
 
-    def scan(self, files: list[str] | list[bytes], columns: pl.Schema | None) -> pl.LazyFrame:
-        return pl.scan_csv(files, schema=columns, glob=False, **self.options)
+    @property
+    def record(self) -> re.Pattern[bytes]:
+        end, separator, quote = (
+            re.escape(str(self.options.get(name, default)).encode())
+            for name, default in (("eol_char", "\n"), ("separator", ","), ("quote_char", '"'))
+        )
+        if self.options.get("quote_char", '"') is None:
+            return re.compile(rb"[^%b]*+%b?" % (end, end))
+        # A quote opens a field only where the field begins. One that is never closed takes the rest of the text, for
+        # lines that may stand within a field are no rows; any other mistake takes its line.
+        opened = rb"%b(?:[^%b]++|%b%b)*+" % (quote, quote, quote, quote)
+        field = rb"(?:%b%b(?=[%b%b\r]|\Z)|(?!%b)[^%b%b]*+)" % (opened, quote, separator, end, quote, separator, end)
+        whole = rb"%b(?:%b%b)*+\r?(?:%b|\Z)" % (field, separator, field, end)
+        unclosed = rb"(?:%b%b)*+%b\Z" % (field, separator, opened)
+        return re.compile(rb"%b|%b|[^%b]*+%b?" % (whole, unclosed, end, end))
+
+    def begun(self, text: bytes, columns: pl.Schema) -> tuple[TextFormat, bytes, int]:
+        if not self.options.get("has_header", True):
+            # With a header of its own: else Polars counts the columns in the first record, whichever that is.
+            return _Csv({**self.options, "has_header": True}), self._header(columns), 0
+        comment = str(self.options.get("comment_prefix") or "\n").encode()
+        for record in self.record.finditer(text):
+            if record.group().strip() and not record.group().startswith(comment):
+                return self, text[: record.end()], record.end()
+        return self, text, len(text)
+
+    def _header(self, columns: pl.Schema) -> bytes:
+        end, separator, quote = (
+            str(self.options.get(name, default) or "")
+            for name, default in (("eol_char", "\n"), ("separator", ","), ("quote_char", '"'))
+        )
+        names = [f"{quote}{name.replace(quote, 2 * quote) if quote else name}{quote}" for name in columns]
+        return (separator.join(names) + end).encode()
+
+    def leniently(self) -> TextFormat:
+        return _Csv({**self.options, "ignore_errors": True})
+
+    def scan(
+        self, files: list[str] | list[bytes], columns: pl.Schema | None, from_path: FromPath = NOTHING
+    ) -> pl.LazyFrame:
+        return pl.scan_csv(files, schema=columns, glob=False, include_file_paths=from_path.path, **self.options)
 
 
 @dataclass(frozen=True)
 class _Ndjson:
     options: Options
-    says_types: bool = False
-    edges: tuple[int, int] = (4, 1)
-    lenient: tuple[str, ...] = ()
+    is_text: ClassVar[bool] = True
+    says_types: ClassVar[bool] = False
+    knows_paths: ClassVar[bool] = True
+    knows_hive: ClassVar[bool] = False
+    edges: ClassVar[tuple[int, int]] = (_MAGIC, 1)
+    lenient: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for option, only in (("missing_columns", "insert"), ("extra_columns", "ignore")):
+            if self.options.get(option, only) != only:
+                raise PlanError(
+                    f"scan_ndjson({option}={self.options[option]!r}): each line has its own keys, and in Polars a "
+                    f"missing one is null and another is passed over. Leave it out, or write {option}={only!r}"
+                )
 
     def is_complete(self, glimpse: Glimpse) -> bool:
-        return _ends_a_line(glimpse, b"\n")
+        return glimpse.tail == b"\n"
 
     def unlike(self, glimpse: Glimpse, columns: pl.Schema) -> list[str] | None:
-        return []  # each line has its own keys; a missing one is null and another is passed over, as in Polars
+        return []
 
-    def scan(self, files: list[str] | list[bytes], columns: pl.Schema | None) -> pl.LazyFrame:
+    @property
+    def record(self) -> re.Pattern[bytes]:
+        return _LINE
+
+    def begun(self, text: bytes, columns: pl.Schema) -> tuple[TextFormat, bytes, int]:
+        return self, b"", 0
+
+    def leniently(self) -> TextFormat:
+        return _Ndjson({**self.options, "ignore_errors": True})
+
+    def scan(
+        self, files: list[str] | list[bytes], columns: pl.Schema | None, from_path: FromPath = NOTHING
+    ) -> pl.LazyFrame:
         # The one scan without `glob=False`: a name with a bracket would silently match nothing.
         found = [glob.escape(file) if isinstance(file, str) else file for file in files]
-        return pl.scan_ndjson(found, schema=columns, **self.options)  # type: ignore[arg-type]  # a list of one kind
+        options = {name: value for name, value in self.options.items() if not name.endswith("_columns")}
+        return pl.scan_ndjson(found, schema=columns, include_file_paths=from_path.path, **options)  # type: ignore[arg-type]  # a list of one kind
+
+
+@dataclass(frozen=True)
+class _Lines:
+    options: Options
+    is_text: ClassVar[bool] = True
+    says_types: ClassVar[bool] = True
+    knows_paths: ClassVar[bool] = True
+    knows_hive: ClassVar[bool] = False
+    edges: ClassVar[tuple[int, int]] = (_MAGIC, 1)
+    lenient: ClassVar[tuple[str, ...]] = ()
+
+    def is_complete(self, glimpse: Glimpse) -> bool:
+        return glimpse.tail == b"\n"
+
+    def unlike(self, glimpse: Glimpse, columns: pl.Schema) -> list[str] | None:
+        return []
+
+    @property
+    def record(self) -> re.Pattern[bytes]:
+        return _LINE
+
+    def begun(self, text: bytes, columns: pl.Schema) -> tuple[TextFormat, bytes, int]:
+        return self, b"", 0
+
+    def leniently(self) -> TextFormat:
+        return self
+
+    def scan(
+        self, files: list[str] | list[bytes], columns: pl.Schema | None, from_path: FromPath = NOTHING
+    ) -> pl.LazyFrame:
+        return pl.scan_lines(files, glob=False, include_file_paths=from_path.path)  # type: ignore[arg-type]  # bytes work
 
 
 _FORMATS: Mapping[FormatName, Callable[[Options], Format]] = {
@@ -262,54 +341,35 @@ _FORMATS: Mapping[FormatName, Callable[[Options], Format]] = {
     "csv": _Csv,
     "ndjson": _Ndjson,
     "ipc": _Ipc,
+    "avro": _Avro,
+    "lines": _Lines,
 }
-_OPTIONS = {"parquet": ParquetOptions, "csv": CsvOptions, "ndjson": NdjsonOptions, "ipc": IpcOptions}
 
 
-def _ends_a_line(glimpse: Glimpse, end: bytes) -> bool:
-    return glimpse.tail[-len(end) :] == end or glimpse.head.startswith(_COMPRESSED)
+def open_format(name: FormatName, options: Options) -> Format:
+    """A format with options that `check_options` let pass, and `missing_columns`, `extra_columns` if they were given.
 
-
-def open_format(name: FormatName, options: Options, own: Sequence[str]) -> Format:
-    """A format with the options that were given; `own` are those the caller has besides.
-
-    Raises UnknownOptionError for a name that Polars does not have either, UnsupportedOperationError for
-    one about the whole input.
+    Raises PlanError for a policy of columns that there is not.
     """
-    if name not in get_args(FormatName):
-        raise PlanError(f"there is no file format {name!r}. Write one of {', '.join(get_args(FormatName))}")
-    function = f"scan_{name}"
-    valid = _OPTIONS[name].__annotations__
-    for option in options:
-        if option in REFUSED:
-            because, instead = REFUSED[option]
-            raise UnsupportedOperationError(f"{function}({option}=...)", because=because, instead=instead)
-        if option not in valid:
-            raise UnknownOptionError(option, function, {*valid, *own})
-    if options.get("hive_partitioning") and not options.get("hive_schema"):
-        raise PlanError(
-            f"{function}(hive_partitioning=True) takes the types of partition columns from the paths it sees, which "
-            'differ from batch to batch. Name them: hive_schema={"year": pl.Int32}'
-        )
+    for option, values in (("missing_columns", ("insert", "raise")), ("extra_columns", ("ignore", "raise"))):
+        if options.get(option, values[0]) not in values:
+            raise PlanError(
+                f"scan_{name}({option}={options[option]!r}) is not known. Write {' or '.join(map(repr, values))}"
+            )
     return _FORMATS[name](dict(options))
-
-
-def added(columns: pl.Schema, options: Options) -> pl.Schema:
-    """The schema of the rows: the columns of a file, those that its path holds, its path."""
-    path = options.get("include_file_paths")
-    return pl.Schema({**columns, **(options.get("hive_schema") or {}), **({path: pl.String} if path else {})})
-
-
-def in_file(schema: pl.Schema, options: Options) -> pl.Schema:
-    """The columns of a file alone: a schema of rows without what comes from its path."""
-    from_path = {*(options.get("hive_schema") or ()), options.get("include_file_paths")}
-    return pl.Schema({name: kind for name, kind in schema.items() if name not in from_path})
 
 
 def format_of(name: str) -> FormatName | None:
     """The format that a file's name tells, compression aside."""
     suffixes = [part for part in name.lower().split(".")[1:] if part not in ("gz", "zst", "zlib")]
     return _SUFFIXES.get(suffixes[-1]) if suffixes else None
+
+
+def _hive(from_path: FromPath) -> dict[str, Any]:
+    """The options of a Polars scan that say which columns come from the path."""
+    if not from_path.hive:
+        return {"include_file_paths": from_path.path, "hive_partitioning": False}
+    return {"include_file_paths": from_path.path, "hive_partitioning": True, "hive_schema": from_path.hive}
 
 
 def _differences(found: Columns, expected: Columns) -> list[str]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import Any
 
 import polars as pl
 
 from unbounded.connectors import Offset
-from unbounded.errors import PlanError, SchemaMismatchError, SourceDataLostError
+from unbounded.errors import PlanError, SourceDataLostError
+from unbounded.sources.rows import Rows, fitting
 
-__all__ = ["MemorySource", "Rows"]
-
-Rows: TypeAlias = pl.DataFrame | Sequence[Mapping[str, Any]] | Mapping[str, Any]
-"""A frame, a list of rows, or a dict of columns."""
+__all__ = ["MemorySource"]
 
 
 class MemorySource:
@@ -40,45 +38,7 @@ class MemorySource:
 
         Columns may come in any order, and a column of nulls fits every type; in a list of rows a missing key is null.
         """
-        match rows:
-            case pl.DataFrame():
-                frame = rows
-            case Mapping():
-                frame = self._from_columns(rows)
-            case _:
-                frame = self._from_rows(rows)
-        self._added.append(self._fitting(frame))
-
-    def _from_rows(self, rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
-        unknown = {key: None for row in rows for key in row if key not in self._schema}
-        if unknown:
-            raise self._mismatch(f"key {next(iter(unknown))!r} is not expected")
-        # By columns, since Polars cuts 1.5 to 1 where it builds whole rows.
-        return self._from_columns({name: [row.get(name) for row in rows] for name in self._schema})
-
-    def _from_columns(self, columns: Mapping[str, Any]) -> pl.DataFrame:
-        known = {name: kind for name, kind in self._schema.items() if name in columns}
-        try:
-            return pl.DataFrame(dict(columns), schema_overrides=known, strict=True)
-        except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
-            raise self._mismatch(str(error).splitlines()[0]) from error
-
-    def _fitting(self, frame: pl.DataFrame) -> pl.DataFrame:
-        missing = [f"column {name!r} is missing" for name in self._schema if name not in frame.schema]
-        extra = [f"column {name!r} is not expected" for name in frame.schema if name not in self._schema]
-        other = [
-            f"column {name!r} is {kind}, expected {self._schema[name]}"
-            for name, kind in frame.schema.items()
-            if name in self._schema and kind not in (self._schema[name], pl.Null)
-        ]
-        if missing or extra or other:
-            raise self._mismatch("; ".join(missing + other + extra))
-        return frame.select(self._schema.names()).cast(self._schema)
-
-    def _mismatch(self, how: str) -> SchemaMismatchError:
-        return SchemaMismatchError(
-            f"the rows do not fit {dict(self._schema)}: {how}. Nothing was added; cast them first"
-        )
+        self._added.append(fitting(rows, self._schema))
 
     @property
     def schema(self) -> pl.Schema:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import fsspec
 import polars as pl
@@ -18,18 +18,18 @@ from polars.testing import assert_frame_equal
 
 from tests.contracts.source_contract import Run
 from unbounded.errors import ConnectorError, PlanError, SchemaMismatchError, SourceDataLostError
-from unbounded.sources import columns
+from unbounded.sources.columns import Files
 from unbounded.sources.discovery import Order
 from unbounded.sources.files import FileSource
-from unbounded.sources.folder import LocalFolder, RemoteFolder, open_folder
-from unbounded.sources.formats import FormatName
+from unbounded.sources.folder import File, LocalFolder, RemoteFolder, open_folder
+from unbounded.sources.options import FormatName
 from unbounded.storage import encode
 
 SCHEMA = pl.Schema({"x": pl.Int64(), "y": pl.String()})
 NOON = 1_700_000_000  # seconds since 1970, when nothing happens by itself
 TEXT: tuple[FormatName, ...] = ("csv", "ndjson")
-BINARY: tuple[FormatName, ...] = ("parquet", "ipc")
-EVERY: tuple[FormatName, ...] = get_args(FormatName)
+BINARY: tuple[FormatName, ...] = ("parquet", "ipc", "avro")
+EVERY: tuple[FormatName, ...] = (*BINARY, *TEXT)  # that have columns; lines are tested by themselves
 
 
 def content(form: FormatName, rows: Any) -> bytes:
@@ -491,13 +491,13 @@ def test_a_deviation_that_polars_allows_is_shown_to_it_once(here: Place, monkeyp
         here.put(f"{x}", content("parquet", {"x": [x]}))
     source = FileSource(here.url, "parquet", schema=SCHEMA, missing_columns="insert")
     shown = []
-    scan_files = columns.scan_files
+    scan = Files.scan
 
-    def noting(*arguments: Any) -> pl.LazyFrame:
-        shown.append(arguments[2])
-        return scan_files(*arguments)
+    def noting(found: Files, files: list[File]) -> pl.LazyFrame:
+        shown.append(files)
+        return scan(found, files)
 
-    monkeypatch.setattr(columns, "scan_files", noting)
+    monkeypatch.setattr(Files, "scan", noting)
     assert len(found(source)) == 5
     assert len(shown) == 1
 

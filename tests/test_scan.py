@@ -16,21 +16,26 @@ import pytest
 import unbounded as ub
 from unbounded.errors import ConnectorError, PlanError, UnknownOptionError, UnsupportedOperationError
 from unbounded.sources.columns import spelt
-from unbounded.sources.formats import (
+from unbounded.sources.files import FileSource
+from unbounded.sources.formats import format_of
+from unbounded.sources.options import (
     REFUSED,
+    AvroOptions,
     CsvOptions,
     FormatName,
     IpcOptions,
+    LinesOptions,
     NdjsonOptions,
     ParquetOptions,
-    format_of,
 )
 
-SCANS: dict[FormatName, tuple[Callable[..., ub.StreamFrame], Callable[..., pl.LazyFrame], Any]] = {
+SCANS: dict[FormatName, tuple[Callable[..., ub.StreamFrame], Callable[..., pl.LazyFrame | pl.DataFrame], Any]] = {
     "parquet": (ub.scan_parquet, pl.scan_parquet, ParquetOptions),
     "csv": (ub.scan_csv, pl.scan_csv, CsvOptions),
     "ndjson": (ub.scan_ndjson, pl.scan_ndjson, NdjsonOptions),
     "ipc": (ub.scan_ipc, pl.scan_ipc, IpcOptions),
+    "avro": (ub.scan_avro, pl.read_avro, AvroOptions),
+    "lines": (ub.scan_lines, pl.scan_lines, LinesOptions),
 }
 EVERY: tuple[FormatName, ...] = get_args(FormatName)
 ROWS = pl.DataFrame({"x": [1], "t": [datetime(2024, 1, 1)]})
@@ -42,8 +47,16 @@ def folder(tmp_path: Path) -> Path:
     """A folder with one file of each format, each in a folder of its own."""
     for form in EVERY:
         (tmp_path / form).mkdir()
-        getattr(ROWS, f"write_{form}")(tmp_path / form / f"a.{form}")
+        if form == "lines":
+            (tmp_path / form / "a.txt").write_text("a line\n")
+        else:
+            getattr(ROWS, f"write_{form}")(tmp_path / form / f"a.{form}")
     return tmp_path
+
+
+def schema_of(form: FormatName) -> dict[str, Any]:
+    """The option that says the columns, for a format that has it."""
+    return {} if form == "lines" else {"schema": SCHEMA}
 
 
 # ----------------------------------------------------------------------------------------- options
@@ -56,15 +69,33 @@ def test_every_option_of_polars_is_taken_refused_or_meant_otherwise(form: Format
     assert own & set(options.__annotations__) == set()
 
 
+OF_COLUMNS = {"schema", "missing_columns", "extra_columns"}
+OF_TEXT = {"on_bad_record", "dead_letter_folder"}
+
+
 @pytest.mark.parametrize("form", EVERY)
-def test_all_four_take_the_same_options_of_ours(form: FormatName) -> None:
-    ours = [
-        parameter for parameter in inspect.signature(SCANS[form][0]).parameters.values() if parameter.name != "options"
-    ]
-    parquet = [
-        parameter for parameter in inspect.signature(ub.scan_parquet).parameters.values() if parameter.name != "options"
-    ]
-    assert ours == parquet
+def test_all_scans_of_files_take_the_same_options_of_ours(form: FormatName) -> None:
+    def ours(function: Callable[..., ub.StreamFrame]) -> list[inspect.Parameter]:
+        found = inspect.signature(function).parameters.values()
+        return [parameter for parameter in found if parameter.name not in {"options", *OF_COLUMNS, *OF_TEXT}]
+
+    assert ours(SCANS[form][0]) == ours(ub.scan_parquet)
+    special = inspect.signature(SCANS[form][0]).parameters.keys() & {*OF_COLUMNS, *OF_TEXT}
+    expected = {
+        "csv": {*OF_COLUMNS, *OF_TEXT},
+        "ndjson": {*OF_COLUMNS, *OF_TEXT},
+        "lines": OF_TEXT,
+    }
+    assert special == expected.get(form, OF_COLUMNS)
+
+
+@pytest.mark.parametrize("form", EVERY)
+def test_an_option_of_ours_has_the_default_of_the_source(form: FormatName) -> None:
+    of_source = inspect.signature(FileSource).parameters
+    found = inspect.signature(SCANS[form][0]).parameters
+    ours = [name for name in found if name in of_source and name != "options"]
+    assert {name: found[name].default for name in ours} == {name: of_source[name].default for name in ours}
+    assert set(found) - set(ours) == {"name", "watermark", "allow_source_change", "options"}
 
 
 @pytest.mark.parametrize("form", EVERY)
@@ -80,7 +111,7 @@ def test_a_misspelt_option_is_refused_with_the_nearest_name(
     folder: Path, form: FormatName, typo: str, meant: str
 ) -> None:
     with pytest.raises(UnknownOptionError, match=f"scan_{form} has no option '{typo}'; did you mean '{meant}'"):
-        SCANS[form][0](folder / form, schema=SCHEMA, **{typo: 1})
+        SCANS[form][0](folder / form, **schema_of(form), **{typo: 1})
 
 
 def test_an_option_of_another_format_is_refused(folder: Path) -> None:
@@ -98,7 +129,7 @@ def test_an_option_that_an_endless_input_cannot_have_is_refused_with_another_way
     with pytest.raises(
         UnsupportedOperationError, match=rf"scan_{form}\({option}=\.\.\.\) cannot .* because .* Instead: \w"
     ):
-        SCANS[form][0](folder / form, schema=SCHEMA, **{option: 1})
+        SCANS[form][0](folder / form, **schema_of(form), **{option: 1})
 
 
 @pytest.mark.parametrize(
@@ -108,7 +139,13 @@ def test_an_option_that_an_endless_input_cannot_have_is_refused_with_another_way
         ({"max_files_per_trigger": 0}, "whole number above 0, or None"),
         ({"max_bytes_per_trigger": "1gb"}, "whole number above 0, or None"),
         ({"min_file_age": "soon"}, "min_file_age is 'soon', which is no duration"),
-        ({"hive_partitioning": True}, 'Name them: hive_schema={"year": pl.Int32}'),
+        ({"hive_partitioning": True}, "has no part like 'year=2024'. Leave the option out, or name the columns"),
+        ({"hive_partitioning": False, "hive_schema": {"y": pl.Int8}}, "for columns of the path and for none"),
+        ({"missing_columns": "ignore"}, "missing_columns='ignore') is not known. Write 'insert' or 'raise'"),
+        ({"extra_columns": "insert"}, "extra_columns='insert') is not known. Write 'ignore' or 'raise'"),
+        ({"clean_source": "move"}, "Write 'archive', 'delete', or None"),
+        ({"clean_source": "archive"}, 'Write clean_source="archive", archive_folder='),
+        ({"clean_source": "delete", "archive_folder": "read"}, 'Write clean_source="archive", archive_folder='),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused_with_one_that_does(
@@ -119,7 +156,7 @@ def test_a_value_that_makes_no_sense_is_refused_with_one_that_does(
 
 
 # ------------------------------------------------------------------------------------------ schema
-@pytest.mark.parametrize("form", ["parquet", "ipc"])
+@pytest.mark.parametrize("form", ["parquet", "ipc", "avro"])
 def test_files_that_say_their_types_need_no_schema(folder: Path, form: FormatName) -> None:
     assert SCANS[form][0](folder / form).collect_schema() == SCHEMA
 
@@ -136,7 +173,7 @@ def test_the_guess_heeds_the_options_for_guessing(folder: Path) -> None:
         ub.scan_csv(folder / "csv", try_parse_dates=True)
 
 
-@pytest.mark.parametrize("form", EVERY)
+@pytest.mark.parametrize("form", [form for form in EVERY if form != "lines"])
 def test_an_empty_folder_needs_a_schema(tmp_path: Path, form: FormatName) -> None:
     (tmp_path / ".hidden").write_text("x")
     with pytest.raises(PlanError, match=r"there are no .* files in .* yet \(.*'hidden': 1.*\).*schema=\{"):
@@ -176,8 +213,9 @@ def test_a_damaged_file_is_named(folder: Path) -> None:
 # ------------------------------------------------------------------------------------ infer_schema
 @pytest.mark.parametrize("form", EVERY)
 def test_infer_schema_says_what_polars_says(folder: Path, form: FormatName) -> None:
-    theirs = SCANS[form][1](str(folder / form / f"a.{form}"))
-    assert ub.infer_schema(folder / form) == ub.infer_schema(folder / form, format=form) == theirs.collect_schema()
+    file = next((folder / form).iterdir())
+    theirs = SCANS[form][1](str(file)).collect_schema()
+    assert ub.infer_schema(folder / form) == ub.infer_schema(folder / form, format=form) == theirs
 
 
 def test_infer_schema_needs_a_name_that_tells_the_format(tmp_path: Path) -> None:

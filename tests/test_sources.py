@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import secrets
 from collections.abc import Iterator
@@ -19,9 +20,11 @@ from polars.testing import assert_frame_equal
 from tests.contracts.source_contract import NewWorld, SourceContract
 from unbounded.connectors import Remembers, Source, Verifies
 from unbounded.errors import PlanError, SchemaMismatchError, SourceDataLostError
+from unbounded.sources.cleaning import Clean
 from unbounded.sources.files import FileSource
-from unbounded.sources.formats import FormatName
+from unbounded.sources.generator import GeneratorSource
 from unbounded.sources.memory import MemorySource
+from unbounded.sources.options import FormatName
 from unbounded.sources.rate import RateSource
 
 SCHEMA = pl.Schema({"key": pl.String(), "value": pl.Int64()})
@@ -45,11 +48,55 @@ class FilesWorld:
 
     def grow(self) -> pl.DataFrame:
         number = next(self.numbers)
-        rows = pl.DataFrame({"key": [f"k{number}", None], "value": [number, -number]}, schema=SCHEMA)
-        content = BytesIO()
-        getattr(rows, f"write_{self.form}")(content)
-        self.fs.pipe_file(f"{self.root}/{number}.{self.form}", content.getvalue())
+        if self.form == "lines":
+            rows = pl.DataFrame({"line": [f"line {number}", ""]})
+            content = f"line {number}\n\n".encode()
+        else:
+            rows = pl.DataFrame({"key": [f"k{number}", None], "value": [number, -number]}, schema=SCHEMA)
+            buffer = BytesIO()
+            getattr(rows, f"write_{self.form}")(buffer)
+            content = buffer.getvalue()
+        self.fs.pipe_file(f"{self.root}/{number}.{self.form}", self.written(content))
         return rows
+
+    def written(self, content: bytes) -> bytes:
+        """What the producer makes of a file of these rows."""
+        return content
+
+
+class CompressedWorld(FilesWorld):
+    def written(self, content: bytes) -> bytes:
+        return gzip.compress(content)
+
+
+class SpoiltWorld(FilesWorld):
+    """Every file has a record that cannot be read."""
+
+    def written(self, content: bytes) -> bytes:
+        return content + b"\xff,,,,\n"
+
+
+@dataclass
+class GeneratorWorld:
+    """A log of rows, in pieces of three that begin wherever they are asked for."""
+
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+    def open(self) -> GeneratorSource:
+        def rows(since: list[int] | None, until: list[int] | None) -> Iterator[tuple[list[dict[str, Any]], tuple[int]]]:
+            first, last = since[0] if since else 0, until[0] if until else len(self.log)
+            while first < last:
+                piece = self.log[first : min(first + 3, last)]
+                first += len(piece)
+                yield piece, (first,)
+
+        return GeneratorSource(rows, SCHEMA, end=lambda: [len(self.log)] if self.log else None, max_rows_per_trigger=4)
+
+    def grow(self) -> pl.DataFrame:
+        number = len(self.log)
+        rows = [{"key": f"k{number}", "value": number}, {"key": None, "value": None}]
+        self.log += rows
+        return pl.DataFrame(rows, schema=SCHEMA)
 
 
 @dataclass
@@ -103,6 +150,47 @@ class TestFilesElsewhere(SourceContract):
     @pytest.fixture
     def new_world(self, form: FormatName) -> NewWorld:
         return lambda: FilesWorld(f"memory://{secrets.token_hex(8)}/in", form, {"max_bytes_per_trigger": 1500})
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson", "lines"])
+class TestCompressedFiles(SourceContract):
+    examples = 10
+
+    @pytest.fixture
+    def new_world(self, tmp_path: Path, form: FormatName) -> NewWorld:
+        return lambda: CompressedWorld(str(tmp_path / secrets.token_hex(8)), form)
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson", "lines"])
+class TestFilesWithBadRecords(SourceContract):
+    examples = 10
+
+    @pytest.fixture
+    def new_world(self, tmp_path: Path, form: FormatName) -> NewWorld:
+        options = {"on_bad_record": "dead_letter", "dead_letter_folder": tmp_path / "bad"}
+        return lambda: SpoiltWorld(str(tmp_path / secrets.token_hex(8)), form, options)
+
+
+@pytest.mark.parametrize("how", get_args(Clean))
+@pytest.mark.parametrize("place", ["here", "elsewhere"])
+class TestFilesThatAreCleanedAway(SourceContract):
+    examples = 10
+
+    @pytest.fixture
+    def new_world(self, tmp_path: Path, place: str, how: Clean) -> NewWorld:
+        def new() -> FilesWorld:
+            root = str(tmp_path) if place == "here" else "memory:/"
+            root = f"{root}/{secrets.token_hex(8)}"
+            options = {"archive_folder": f"{root}/read"} if how == "archive" else {}
+            return FilesWorld(f"{root}/in", "csv", {"clean_source": how, "max_files_per_trigger": 2, **options})
+
+        return new
+
+
+class TestGenerator(SourceContract):
+    @pytest.fixture
+    def new_world(self) -> NewWorld:
+        return GeneratorWorld
 
 
 class TestMemory(SourceContract):

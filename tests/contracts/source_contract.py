@@ -57,6 +57,8 @@ class Run:
         if isinstance(self.source, Remembers):
             for rows in self.memory:
                 self.source.remember(rows)
+        if self.committed is not None:
+            self.source.acknowledge(self.committed)  # the process may have died before it did
 
     @property
     def since(self) -> Offset | None:

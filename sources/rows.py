@@ -1,0 +1,90 @@
+"""How do rows that somebody hands over become a frame of a schema, and are two frames the same rows?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import polars as pl
+
+from unbounded.errors import SchemaMismatchError
+
+__all__ = ["Rows", "Tally", "fitting"]
+
+Rows: TypeAlias = pl.DataFrame | Sequence[Mapping[str, Any]] | Mapping[str, Any]
+"""A frame, a list of rows, or a dict of columns."""
+
+_SEED = 20240229  # any number, for ever the same
+
+
+def fitting(rows: Rows, schema: pl.Schema) -> pl.DataFrame:
+    """The rows with exactly these columns. SchemaMismatchError unless they fit without a cast.
+
+    Columns may come in any order, and a column of nulls fits every type; in a list of rows a missing key is null.
+    """
+    match rows:
+        case pl.DataFrame():
+            frame = rows
+        case Mapping():
+            frame = _from_columns(rows, schema)
+        case _:
+            frame = _from_rows(rows, schema)
+    missing = [f"column {name!r} is missing" for name in schema if name not in frame.schema]
+    extra = [f"column {name!r} is not expected" for name in frame.schema if name not in schema]
+    other = [
+        f"column {name!r} is {kind}, expected {schema[name]}"
+        for name, kind in frame.schema.items()
+        if name in schema and kind not in (schema[name], pl.Null)
+    ]
+    if missing or extra or other:
+        raise _mismatch("; ".join(missing + other + extra), schema)
+    return frame.select(schema.names()).cast(schema)
+
+
+def _from_rows(rows: Sequence[Mapping[str, Any]], schema: pl.Schema) -> pl.DataFrame:
+    unknown = {key: None for row in rows for key in row if key not in schema}
+    if unknown:
+        raise _mismatch(f"key {next(iter(unknown))!r} is not expected", schema)
+    # By columns, since Polars cuts 1.5 to 1 where it builds whole rows.
+    return _from_columns({name: [row.get(name) for row in rows] for name in schema}, schema)
+
+
+def _from_columns(columns: Mapping[str, Any], schema: pl.Schema) -> pl.DataFrame:
+    known = {name: kind for name, kind in schema.items() if name in columns}
+    try:
+        return pl.DataFrame(dict(columns), schema_overrides=known, strict=True)
+    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        raise _mismatch(str(error).splitlines()[0], schema) from error
+
+
+def _mismatch(how: str, schema: pl.Schema) -> SchemaMismatchError:
+    return SchemaMismatchError(f"the rows do not fit {dict(schema)}: {how}. Nothing was added; cast them first")
+
+
+@dataclass(frozen=True)
+class Tally:
+    """So many rows, and their fingerprint: what an offset keeps of rows that must come again as they were."""
+
+    rows: int = 0
+    fingerprint: int = 0
+    polars: str = pl.__version__
+
+    def plus(self, rows: pl.DataFrame) -> Tally:
+        """These rows besides."""
+        return Tally(self.rows + rows.height, (self.fingerprint + _fingerprint(rows)) % 2**64, self.polars)
+
+    def agrees(self, then: Mapping[str, Any]) -> bool:
+        """Whether these can be the rows of an offset; another version of Polars has other fingerprints."""
+        same = self.polars != then["polars"] or self.fingerprint == then["fingerprint"]
+        return bool(same and self.rows == then["rows"])
+
+
+def _fingerprint(rows: pl.DataFrame) -> int:
+    """A number of 64 bits that almost certainly differs between different rows, whatever their order.
+
+    Those of two frames, added modulo 2**64, are that of both together. Only for the same version of Polars.
+    """
+    if not rows.width:
+        return rows.height
+    return int(rows.select(pl.struct(pl.all()).hash(_SEED).sum()).item() or 0)
