@@ -26,7 +26,8 @@ def changes_of(owner: Owner, place: Place, slices: Sequence[Slice], entries: Seq
     written: list[tuple[int, DataFile]] = []
     gone = [(entry.batch * _FIRST, entry.removed) for entry in entries if entry.removed]
     for entry in entries:
-        number = entry.batch * _FIRST + 1  # within a batch keys leave before rows enter
+        # Within a batch keys leave before rows enter.
+        number = entry.batch * _FIRST + (entry.removed.rows if entry.removed else 0)
         for file in entry.files:
             written.append((number, file))
             number += file.rows
