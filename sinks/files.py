@@ -49,10 +49,11 @@ class _Opened:
 class FileSink:
     """A folder of parquet, csv, ndjson or ipc files, written exactly once.
 
-    `options` are Polars' own of `write_parquet`, `write_csv`, ... An append sink's folder holds its committed files
-    and nothing else, so `pl.scan_parquet(path)`, DuckDB and pyarrow read it right; a complete sink's folder holds one
-    file, `current.parquet`, replaced atomically. Update sinks, partitioned complete sinks and sinks that are not on a
-    local disk are read with `read_sink(path)`. What a partitioned batch shows comes into sight file by file.
+    `options` are Polars' own of `sink_parquet`, `sink_csv`, ..., as far as they say how one file is written. An append
+    sink's folder holds its committed files and nothing else, so `pl.scan_parquet(path)`, DuckDB and pyarrow read it
+    right; a complete sink's folder holds one file, `current.parquet`, replaced atomically. Update sinks, partitioned
+    complete sinks and sinks that are not on a local disk are read with `read_sink(path)`. What a partitioned batch
+    shows comes into sight file by file.
 
     The files of an update sink are merged in the background: they hold less than twice the rows of the table, but
     for those of the newest batches. Replaced files stay readable for `retain` batches and at least 10 minutes by
@@ -70,9 +71,9 @@ class FileSink:
         retain: int = 100,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        _check_target(path)
         self.path = plain_path(path)
-        self._options = dict(options or {})
-        self._format = formats.check_format(format, self._options)
+        self._format, self._options = formats.checked(format, options or {})
         self._partition_by = (partition_by,) if isinstance(partition_by, str) else tuple(partition_by)
         partitions.check_names(self._partition_by)
         if retain < 1:
@@ -106,7 +107,7 @@ class FileSink:
         return f"{self._format} files in {path}"
 
     def open(self, query: Identity, schema: pl.Schema, key: tuple[str, ...], mode: Mode) -> None:
-        formats.check_types(self._format, schema)
+        formats.check_types(self._format, schema, self._options)
         formats.encode(schema.to_frame(), self._format, self._options)  # a wrong option value fails here, not later
         partitions.check_types(self._partition_by, schema)
         # Without a key no row replaces another, so update means append.
@@ -283,6 +284,16 @@ class FileSink:
         horizon = self._clock() - _READERS_FINISH
         first_kept = next((entry.batch - 1 for entry in behind if entry.time > horizon), until + 1)
         now.place.forget(name for name, batch in sorted(names.items()) if batch < first_kept)
+
+
+def _check_target(path: object) -> None:
+    if isinstance(path, pl.PartitionBy):
+        raise PlanError(
+            "pl.PartitionBy names and cuts the files of one sink, and here every batch has files of its own. Write "
+            'sink_parquet("out/", partition_by=["day"])'
+        )
+    if not isinstance(path, str | os.PathLike):
+        raise PlanError(f'a sink writes a folder of files, not {path!r}. Write its path or URL: "out/"')
 
 
 def _settle(place: Place, entries: Sequence[Entry]) -> None:

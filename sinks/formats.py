@@ -9,28 +9,118 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, TypeAlias, TypedDict, cast, get_args
 
 import polars as pl
 import polars.selectors as cs
 
 from unbounded.errors import PlanError, UnknownOptionError, UnsupportedOperationError, nearest
 
-__all__ = ["OPTIONS", "Format", "check_format", "check_types", "encode", "extension", "reading", "scan"]
+__all__ = [
+    "OPTIONS",
+    "REFUSED",
+    "CsvOptions",
+    "Format",
+    "IpcOptions",
+    "NdjsonOptions",
+    "ParquetOptions",
+    "check_types",
+    "checked",
+    "encode",
+    "extension",
+    "reading",
+    "scan",
+]
 
 Format: TypeAlias = Literal["parquet", "csv", "ndjson", "ipc"]
 
+
+class _Kept(TypedDict, total=False):
+    """What Polars' sinks can be asked for, and is always so here: rows in order, folders made, files synced."""
+
+    maintain_order: bool
+    mkdir: bool
+    sync_on_close: Literal["data", "all"] | None
+
+
+class ParquetOptions(_Kept, total=False):
+    """The options of `pl.LazyFrame.sink_parquet` that say how one file is written."""
+
+    compression: Literal["lz4", "uncompressed", "snappy", "gzip", "brotli", "zstd"]
+    compression_level: int | None
+    statistics: bool | str | dict[str, bool]
+    row_group_size: int | None
+    data_page_size: int | None
+    metadata: Any
+
+
+class CsvOptions(_Kept, total=False):
+    """The options of `pl.LazyFrame.sink_csv` that say how one file is written."""
+
+    include_bom: bool
+    compression: Literal["uncompressed", "gzip", "zstd"]
+    compression_level: int | None
+    check_extension: bool
+    include_header: bool
+    separator: str
+    line_terminator: str
+    quote_char: str
+    batch_size: int
+    float_scientific: bool | None
+    float_precision: int | None
+    decimal_comma: bool
+    null_value: str | None
+    quote_style: Literal["necessary", "always", "non_numeric"] | None
+
+
+class NdjsonOptions(_Kept, total=False):
+    """The options of `pl.LazyFrame.sink_ndjson` that say how one file is written."""
+
+    compression: Literal["uncompressed", "gzip", "zstd"]
+    compression_level: int | None
+    check_extension: bool
+
+
+class IpcOptions(_Kept, total=False):
+    """The options of `pl.LazyFrame.sink_ipc` that say how one file is written."""
+
+    compression: Literal["uncompressed", "lz4", "zstd"] | None
+    compat_level: pl.CompatLevel | None
+    record_batch_size: int | None
+
+
 OPTIONS: Mapping[Format, frozenset[str]] = {
-    "parquet": frozenset({"compression", "compression_level", "statistics", "row_group_size", "data_page_size"}),
-    "csv": frozenset(
-        {"include_bom", "compression", "compression_level", "include_header", "separator", "line_terminator"}
-        | {"quote_char", "quote_style", "batch_size", "datetime_format", "date_format", "time_format"}
-        | {"float_scientific", "float_precision", "decimal_comma", "null_value"}
-    ),
-    "ndjson": frozenset({"compression", "compression_level"}),
-    "ipc": frozenset({"compression", "record_batch_size"}),
+    "parquet": frozenset(ParquetOptions.__annotations__),
+    "csv": frozenset(CsvOptions.__annotations__),
+    "ndjson": frozenset(NdjsonOptions.__annotations__),
+    "ipc": frozenset(IpcOptions.__annotations__),
 }
-"""The options of Polars' `write_*` that say how one file is written, by their names there."""
+_WITHOUT_EFFECT = {*_Kept.__annotations__, "check_extension"}  # names of files are ours, and fit
+
+_AS_TEXT = ("the files must read back exactly as they were written", "dt.to_string(format) before the sink")
+_OWN_COLUMNS = ("the columns of the files are those of the query", "cast(...) before the sink")
+
+REFUSED: Mapping[str, tuple[Any, str, str]] = {
+    "datetime_format": (None, *_AS_TEXT),
+    "date_format": (None, *_AS_TEXT),
+    "time_format": (None, *_AS_TEXT),
+    "arrow_schema": (None, *_OWN_COLUMNS),
+    "encryption": (
+        None,
+        "a query that is started again must read its own files, and keys are kept nowhere",
+        "an encrypted disk, or foreach_batch(f) with rows.write_parquet(..., encryption=...)",
+    ),
+    "credential_provider": ("auto", "files elsewhere are written through fsspec", "storage_options= of fsspec"),
+    "lazy": (False, "a sink begins its query, and a frame alone begins nothing", "the sink where the query may begin"),
+    "engine": ("auto", "each batch runs on the engine that is faster for its size", "the sink without it"),
+    "optimizations": (None, "each batch is optimized as far as Polars can", "the sink without it"),
+    "sinked_paths_callback": (
+        None,
+        "a file counts when its batch is recorded, not when it is written",
+        "query.last_progress, a listener, or foreach_batch(f)",
+    ),
+}
+"""Polars' options that a sink of batches cannot have: the value that asks for nothing, why not, what to write."""
 
 _CSV_READING = {  # an option of write_csv: the option of scan_csv that undoes it
     "include_header": "has_header",
@@ -42,30 +132,49 @@ _CSV_READING = {  # an option of write_csv: the option of scan_csv that undoes i
 _SUFFIX = {"gzip": ".gz", "zstd": ".zst"}
 
 
-def check_format(format: str, options: Mapping[str, Any]) -> Format:
-    """The format, if it and the options can be written and read back; PlanError otherwise."""
+def checked(format: str, options: Mapping[str, Any]) -> tuple[Format, dict[str, Any]]:
+    """The format and the options that Polars' `write_*` is to have, if files so written can be read back.
+
+    PlanError for another format, UnknownOptionError and UnsupportedOperationError for an option.
+    """
     if format not in get_args(Format):
         raise PlanError(
             f"format={format!r} is not a file format{nearest(format, get_args(Format))}. "
             f"Write one of {', '.join(get_args(Format))}"
         )
     known = cast("Format", format)
-    for option in options:
-        if option not in OPTIONS[known]:
+    given: dict[str, Any] = {}
+    for option, value in options.items():
+        if option in REFUSED:
+            nothing, because, instead = REFUSED[option]
+            if value != nothing:
+                asked = f"{option}={value!r} of a {format} sink"
+                raise UnsupportedOperationError(asked, because=because, instead=instead)
+        elif option not in OPTIONS[known]:
             raise UnknownOptionError(option, f"a {format} sink", OPTIONS[known])
+        elif option not in _WITHOUT_EFFECT:
+            given[option] = value
     if known == "csv":
-        _check_csv(options)
-    return known
+        _check_csv(given)
+    return known, given
 
 
 def _check_csv(options: Mapping[str, Any]) -> None:
-    for option in ("datetime_format", "date_format", "time_format"):
-        if options.get(option) is not None:
+    separator, quote = options.get("separator", ","), options.get("quote_char", '"')
+    for name, sign in (("separator", separator), ("quote_char", quote)):
+        if sign.isalnum() or sign in tuple("-+.:\r\n") or separator == quote:
             raise UnsupportedOperationError(
-                f"{option}={options[option]!r} of a csv sink",
-                because="the files must read back exactly as they were written",
-                instead="make the column text before the sink, with dt.to_string(format)",
+                f"{name}={sign!r} of a csv sink",
+                because="numbers and times hold it without quotes, and the files could not be read back",
+                instead="another sign, such as separator=';' or quote_char=\"'\"",
             )
+    null = options.get("null_value") or ""
+    if any(sign and sign in null for sign in (separator, quote, "\r", "\n")):
+        raise UnsupportedOperationError(
+            f"null_value={null!r} of a csv sink",
+            because="it is written without quotes, and the files could not be read back",
+            instead='a text without separator, quote and line break, such as null_value="NULL"',
+        )
     if options.get("quote_style") == "never" or options.get("quote_char") == "":
         raise UnsupportedOperationError(
             "a csv sink without quotes",
@@ -86,25 +195,44 @@ def _check_csv(options: Mapping[str, Any]) -> None:
         )
 
 
-def check_types(format: Format, schema: pl.Schema) -> None:
+def check_types(format: Format, schema: pl.Schema, options: Mapping[str, Any]) -> None:
     """PlanError naming all columns whose values would not come back from a file of this format."""
     bad = [f"{name!r} ({dtype})" for name, dtype in schema.items() if _carrier(dtype, format) is None]
     if bad:
         raise PlanError(
             f"a {format} file cannot hold {', '.join(bad)}. Cast to a type it can hold, or write parquet or ipc"
         )
+    null = options.get("null_value") if format == "csv" else None
+    alike = [f"{name!r} ({dtype})" for name, dtype in schema.items() if null and _spells(null, dtype, options)]
+    if alike:
+        raise PlanError(
+            f"null_value={null!r} is also how a value of {', '.join(alike)} is spelled, which would be read back as "
+            'null. Choose another text, such as null_value="NULL", or leave it out'
+        )
+
+
+def _spells(text: str, dtype: pl.DataType, options: Mapping[str, Any]) -> bool:
+    """Whether a csv file could hold this text for a value that is none of text."""
+    file = 'value\n"{}"\n'.format(text.replace('"', '""')).encode()
+    decimal_comma = options.get("decimal_comma", False)
+    read = pl.scan_csv(file, schema={"value": dtype}, ignore_errors=True, decimal_comma=decimal_comma)
+    try:
+        return not _is_text(dtype) and read.collect()["value"].null_count() == 0
+    except pl.exceptions.ComputeError:  # of a time, whose errors cannot be ignored
+        return False
 
 
 def encode(rows: pl.DataFrame, format: Format, options: Mapping[str, Any]) -> bytes:
     """One file. In memory first: measured as fast as Polars' own file writing, and crc and size come for free.
 
-    PlanError if JSON has no spelling for a value of `rows`.
+    PlanError if a value of `rows` has no spelling of its own.
     """
     buffer = io.BytesIO()
     match format:
         case "parquet":
             rows.write_parquet(buffer, **options)
         case "csv":
+            _refuse_text_like_null(rows, options.get("null_value"))
             rows.write_csv(buffer, **options)
         case "ipc":
             rows.write_ipc(buffer, **options)
@@ -124,7 +252,8 @@ def reading(format: Format, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options a reader needs, as JSON; {} where files describe themselves."""
     if format != "csv":
         return {}
-    return {_CSV_READING[name]: value for name, value in options.items() if name in _CSV_READING}
+    # Without `null_values`, only an empty field without quotes is null.
+    return {_CSV_READING[name]: value for name, value in options.items() if name in _CSV_READING and value != ""}
 
 
 def scan(sources: Sequence[str | bytes], format: Format, schema: pl.Schema, reading: Mapping[str, Any]) -> pl.LazyFrame:
@@ -151,6 +280,24 @@ def _unglobbed(files: list[str]) -> list[str]:
     if not any(isinstance(file, str) and set("*?[") & set(file) for file in files):
         return files
     return cast("list[str]", [Path(file).read_bytes() for file in files])
+
+
+def _refuse_text_like_null(rows: pl.DataFrame, null: str | None) -> None:
+    """Polars writes null and this text alike, which would be a wrong answer nobody hears of."""
+    texts = [name for name, dtype in rows.schema.items() if _is_text(dtype)]
+    if not null or not texts or not rows.height:
+        return
+    found = rows.select(pl.col(texts).cast(pl.String).eq(null).any()).row(0, named=True)
+    bad = [repr(name) for name, alike in found.items() if alike]
+    if bad:
+        raise PlanError(
+            f"column {', '.join(bad)} holds the text {null!r}, which null_value={null!r} would turn into null. "
+            "Choose another null_value, replace the text before the sink, or write parquet, ipc or ndjson"
+        )
+
+
+def _is_text(dtype: pl.DataType) -> bool:
+    return isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
 
 
 def _refuse_not_finite(rows: pl.DataFrame) -> None:

@@ -130,6 +130,22 @@ WRITTEN: dict[str, Case] = {
         lambda: frame().sink_parquet("out", chekpoint="c"),
         r"no option 'chekpoint'; did you mean 'checkpoint'",
     ),
+    "file option typo": (
+        lambda: frame().sink_csv("out", checkpoint="c", seperator=";"),
+        r"sink_csv has no option 'seperator'; did you mean 'separator'",
+    ),
+    "file option of another format": (
+        lambda: frame().sink_ndjson("out", checkpoint="c", separator=";"),
+        r"sink_ndjson has no option 'separator'",
+    ),
+    "file option of one big file": (
+        lambda: frame().sink_parquet("out", checkpoint="c", lazy=True),
+        r"lazy=True of a parquet sink.*begins nothing",
+    ),
+    "sink of a PartitionBy": (
+        lambda: frame().sink_parquet(pl.PartitionBy("out", key="k"), checkpoint="c"),
+        r'sink_parquet\("out/", partition_by=\["day"\]\)',
+    ),
     "sink option typo": (lambda: frame().sink_memory(output_mod="update"), r"did you mean 'output_mode'"),
     "no checkpoint": (lambda: frame().sink_parquet("out"), r'checkpoint="ckpt/<name>"'),
     "the time beside a Python function": (

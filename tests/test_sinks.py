@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import inspect
 import io
 import itertools
 import os
+import re
 import string
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
@@ -23,6 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+import unbounded as ub
 from tests.contracts.sink_contract import QUERY, SCHEMA, Batch, Reopen, SinkContract, open_sink, play, table
 from unbounded import storage
 from unbounded.connectors import Mode, Sink, Tidies
@@ -253,6 +256,14 @@ def test_a_log_without_its_owner_is_refused(tmp_path: Path) -> None:
         ({"format": "csv", "options": {"quote_style": "never"}}, UnsupportedOperationError, "without quotes"),
         ({"format": "csv", "options": {"quote_style": "always"}}, UnsupportedOperationError, "empty text"),
         ({"format": "csv", "options": {"line_terminator": "|"}}, UnsupportedOperationError, "line_terminator"),
+        ({"format": "csv", "options": {"separator": "-"}}, UnsupportedOperationError, "separator='-' of a csv sink"),
+        ({"format": "csv", "options": {"separator": '"'}}, UnsupportedOperationError, "of a csv sink"),
+        ({"format": "csv", "options": {"quote_char": "e"}}, UnsupportedOperationError, "quote_char='e' of a csv sink"),
+        ({"format": "csv", "options": {"null_value": "a,b"}}, UnsupportedOperationError, "without quotes"),
+        ({"format": "parquet", "options": {"lazy": True}}, UnsupportedOperationError, "lazy=True of a parquet sink"),
+        ({"format": "parquet", "options": {"encryption": "key"}}, UnsupportedOperationError, "write_parquet"),
+        ({"format": "ipc", "options": {"engine": "gpu"}}, UnsupportedOperationError, "the sink without it"),
+        ({"format": "ipc", "options": {"credential_provider": str}}, UnsupportedOperationError, "storage_options="),
         ({"format": "csv", "partition_by": ["a", "a"]}, PlanError, "names a column twice"),
         ({"format": "csv", "partition_by": ["a/b"]}, PlanError, "Rename the column"),
         ({"format": "csv", "partition_by": ["_a"]}, PlanError, "Rename the column"),
@@ -620,9 +631,96 @@ def test_files_written_with_options_are_read_back(tmp_path: Path, format: str, o
     assert [path.name.partition(".")[2] for path in (tmp_path / "out").iterdir()] == [format + packed]
 
 
+def options_of_polars(format: str) -> dict[str, Any]:
+    """The options of Polars' own sink, and their defaults."""
+    found = inspect.signature(getattr(pl.LazyFrame, f"sink_{format}")).parameters
+    return {name: one.default for name, one in found.items() if name[0] != "_" and one.kind == one.KEYWORD_ONLY}
+
+
 @pytest.mark.parametrize("format", FORMATS)
-def test_every_option_of_a_format_is_one_of_polars(format: formats.Format) -> None:
-    assert formats.OPTIONS[format] <= set(inspect.signature(getattr(pl.DataFrame, f"write_{format}")).parameters)
+def test_every_option_of_polars_is_taken_or_refused(format: formats.Format) -> None:
+    theirs = set(options_of_polars(format)) - {"storage_options"}
+    assert theirs == formats.OPTIONS[format] | (formats.REFUSED.keys() & theirs)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_an_option_is_without_us_changes_nothing_and_is_documented(format: formats.Format) -> None:
+    theirs = {name: default for name, default in options_of_polars(format).items() if name != "optimizations"}
+    del theirs["storage_options"]
+    formats.checked(format, theirs)
+    documented = inspect.getdoc(getattr(ub.StreamFrame, f"sink_{format}")) or ""
+    listed = dict(re.findall(r"(\w+)=('[^']*'|\w+)", documented))
+    said = formats.OPTIONS[format] - {"maintain_order", "mkdir", "sync_on_close"}
+    assert {name: ast.literal_eval(listed[name]) for name in said} == {name: theirs[name] for name in said}
+
+
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [
+        ("parquet", {"compression": "lz4", "statistics": "full", "row_group_size": 1, "metadata": {"who": "we"}}),
+        ("csv", {"separator": ";", "include_header": False, "null_value": "NULL", "decimal_comma": True}),
+        ("csv", {"compression": "gzip", "compression_level": 1, "check_extension": True, "quote_style": "non_numeric"}),
+        ("ndjson", {"compression": "zstd", "mkdir": True, "sync_on_close": "all"}),
+        ("ipc", {"compression": "zstd", "compat_level": pl.CompatLevel.oldest(), "maintain_order": False}),
+    ],
+)
+@pytest.mark.parametrize("mode", ["append", "update"])
+def test_a_verb_hands_options_on_and_what_it_writes_is_read_back(
+    tmp_path: Path, format: str, options: dict[str, Any], mode: Mode
+) -> None:
+    feed = ub.MemorySource({"key": pl.String, "value": pl.Float64})
+    sink = getattr(
+        ub.scan_memory(feed).group_by("key").max() if mode == "update" else ub.scan_memory(feed), f"sink_{format}"
+    )
+    for value in range(20):
+        feed.add([{"key": "a;b", "value": value + 0.5}, {"key": None, "value": None}])
+        sink(tmp_path / "out", checkpoint=tmp_path / "ckpt", output_mode=mode, trigger=ub.available_now(), **options)
+    rows = ub.read_sink(tmp_path / "out").collect()
+    expected = [("a;b", 19.5), (None, None)]
+    assert sorted(rows.rows()[-2:], key=str) == expected
+    assert rows.height == (2 if mode == "update" else 40)
+
+
+def test_a_parquet_file_has_the_metadata_it_was_given(tmp_path: Path) -> None:
+    sink_of(ROWS, tmp_path / "out", "parquet", options={"metadata": {"who": "we"}})
+    [file] = (tmp_path / "out").iterdir()
+    assert pl.read_parquet_metadata(file)["who"] == "we"
+
+
+@pytest.mark.parametrize(
+    ("null", "column", "sentence"),
+    [
+        ("NA", pl.Series(["NA"]), "holds the text 'NA', which null_value='NA' would turn into null"),
+        ("b", pl.Series(["b"], dtype=pl.Enum(["b"])), "holds the text 'b'"),
+        ("1", pl.Series([1]), r"null_value='1' is also how a value of 'a' \(Int64\) is spelled"),
+        ("inf", pl.Series([1.0]), "is also how a value of 'a'"),
+        ("2024-01-01", pl.Series([date(2024, 1, 1)]), "is also how a value of 'a'"),
+    ],
+)
+def test_a_text_for_null_that_is_also_a_value_is_refused(
+    tmp_path: Path, null: str, column: pl.Series, sentence: str
+) -> None:
+    with pytest.raises(PlanError, match=sentence):
+        sink_of(pl.DataFrame({"a": column}), tmp_path / "out", "csv", options={"null_value": null})
+
+
+@pytest.mark.parametrize("null", ["NULL", "", "-", "it's null"])
+def test_any_other_text_for_null_is_read_back(tmp_path: Path, null: str) -> None:
+    held = EVERYTHING.drop(NOT_HELD["csv"])
+    assert_frame_equal(sink_of(held, tmp_path / "out", "csv", options={"null_value": null}).read().collect(), held)
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        (pl.PartitionBy("out/", key="day"), r'partition_by=\["day"\]'),
+        (io.BytesIO(), "Write its path or URL"),
+        (3, "not 3"),
+    ],
+)
+def test_what_is_no_folder_is_refused_with_the_line_to_write(path: Any, sentence: str) -> None:
+    with pytest.raises(PlanError, match=sentence):
+        FileSink(path, "parquet")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypedDict, Unpack
+from typing import Any, Final, TypedDict, Unpack, cast
 
 import polars as pl
 
@@ -15,10 +15,18 @@ from unbounded.plan import Node
 from unbounded.sinks.console import ConsoleSink
 from unbounded.sinks.each_batch import EachBatchSink
 from unbounded.sinks.files import FileSink
+from unbounded.sinks.formats import OPTIONS, REFUSED, CsvOptions, Format, IpcOptions, NdjsonOptions, ParquetOptions
 from unbounded.sinks.memory import MemorySink
 from unbounded.trigger import ProcessingTime, Trigger
 
-__all__ = ["SinkOptions", "Writable"]
+__all__ = [
+    "CsvSinkOptions",
+    "IpcSinkOptions",
+    "NdjsonSinkOptions",
+    "ParquetSinkOptions",
+    "SinkOptions",
+    "Writable",
+]
 
 
 class SinkOptions(TypedDict, total=False):
@@ -31,6 +39,22 @@ class SinkOptions(TypedDict, total=False):
     state: str | None
     wait: bool | None
     watermark_policy: WatermarkPolicy | None
+
+
+class ParquetSinkOptions(SinkOptions, ParquetOptions):
+    """What `sink_parquet` takes."""
+
+
+class CsvSinkOptions(SinkOptions, CsvOptions):
+    """What `sink_csv` takes."""
+
+
+class NdjsonSinkOptions(SinkOptions, NdjsonOptions):
+    """What `sink_ndjson` takes."""
+
+
+class IpcSinkOptions(SinkOptions, IpcOptions):
+    """What `sink_ipc` takes."""
 
 
 _COMMON: Final = tuple(SinkOptions.__annotations__)
@@ -81,12 +105,20 @@ class Writable:
         *,
         partition_by: str | Sequence[str] = (),
         storage_options: Mapping[str, Any] | None = None,
-        **options: Unpack[SinkOptions],
+        **options: Unpack[ParquetSinkOptions],
     ) -> StreamingQuery:
         """Write Parquet files into the folder `path`, exactly once; read them back with `ub.read_sink(path)`.
 
         In append mode on a local disk, `pl.scan_parquet(path)` and other readers of the folder are right at any
-        moment. `partition_by` columns make hive folders, and stay in the files. Options as for `sink`.
+        moment. `partition_by` columns make hive folders, and stay in the files; `storage_options` are fsspec's.
+        Other options as for `sink`, and those of Polars that say how one file is written:
+
+        compression='zstd', compression_level=None, statistics=True, row_group_size=None, data_page_size=None,
+        metadata=None.
+
+        Raises UnknownOptionError for a misspelt option and UnsupportedOperationError for one of Polars' that files
+        of batches cannot have, such as `lazy=True` or `encryption`. Rows are in order, folders made and files
+        synced, whatever `maintain_order`, `mkdir` and `sync_on_close` say.
         """
         return self._sink_files("parquet", path, partition_by, storage_options, options)
 
@@ -96,9 +128,17 @@ class Writable:
         *,
         partition_by: str | Sequence[str] = (),
         storage_options: Mapping[str, Any] | None = None,
-        **options: Unpack[SinkOptions],
+        **options: Unpack[CsvSinkOptions],
     ) -> StreamingQuery:
-        """Write CSV files with a header into the folder `path`, as `sink_parquet` does."""
+        """Write CSV files into the folder `path`, as `sink_parquet` does; `ub.read_sink` knows how to read them.
+
+        include_bom=False, compression='uncompressed', compression_level=None, check_extension=True,
+        include_header=True, separator=',', line_terminator='\\n', quote_char='"', batch_size=1024,
+        float_scientific=None, float_precision=None, decimal_comma=False, null_value=None, quote_style=None.
+
+        Refused is what would not read back as it was: formats of times, files without quotes, a `null_value` that
+        is also a value.
+        """
         return self._sink_files("csv", path, partition_by, storage_options, options)
 
     def sink_ndjson(
@@ -107,9 +147,12 @@ class Writable:
         *,
         partition_by: str | Sequence[str] = (),
         storage_options: Mapping[str, Any] | None = None,
-        **options: Unpack[SinkOptions],
+        **options: Unpack[NdjsonSinkOptions],
     ) -> StreamingQuery:
-        """Write newline-delimited JSON files into the folder `path`, as `sink_parquet` does."""
+        """Write newline-delimited JSON files into the folder `path`, as `sink_parquet` does.
+
+        compression='uncompressed', compression_level=None, check_extension=True.
+        """
         return self._sink_files("ndjson", path, partition_by, storage_options, options)
 
     def sink_ipc(
@@ -118,24 +161,30 @@ class Writable:
         *,
         partition_by: str | Sequence[str] = (),
         storage_options: Mapping[str, Any] | None = None,
-        **options: Unpack[SinkOptions],
+        **options: Unpack[IpcSinkOptions],
     ) -> StreamingQuery:
-        """Write Arrow IPC files into the folder `path`, as `sink_parquet` does."""
+        """Write Arrow IPC files into the folder `path`, as `sink_parquet` does.
+
+        compression='uncompressed', compat_level=None, record_batch_size=None.
+        """
         return self._sink_files("ipc", path, partition_by, storage_options, options)
 
     def _sink_files(
         self,
-        format: str,
+        format: Format,
         path: str | os.PathLike[str],
         partition_by: str | Sequence[str],
         storage_options: Mapping[str, Any] | None,
-        options: SinkOptions,
+        options: Mapping[str, Any],
     ) -> StreamingQuery:
-        unknown = set(options) - set(_COMMON)
-        if unknown:
-            raise UnknownOptionError(min(unknown), f"sink_{format}", ("partition_by", "storage_options", *_COMMON))
+        own = {name: value for name, value in options.items() if name not in _COMMON}
+        if unknown := own.keys() - OPTIONS[format] - REFUSED.keys():
+            valid = {"partition_by", "storage_options", *_COMMON, *OPTIONS[format]}
+            raise UnknownOptionError(min(unknown), f"sink_{format}", valid)
         columns = (partition_by,) if isinstance(partition_by, str) else tuple(partition_by)
-        return self.sink(FileSink(path, format, partition_by=columns, storage_options=storage_options), **options)
+        sink = FileSink(path, format, partition_by=columns, storage_options=storage_options, options=own)
+        common = {name: value for name, value in options.items() if name in _COMMON}
+        return self.sink(sink, **cast("SinkOptions", common))
 
     def sink_memory(self, **options: Unpack[SinkOptions]) -> StreamingQuery:
         """Keep the answer in this process; look at it with `query.read()`. Options as for `sink`."""
