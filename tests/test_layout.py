@@ -43,6 +43,9 @@ ORDER = (
     "query",
     "manager",
     "writing",
+    "spark_options",
+    "spark_writing",
+    "spark_names",
     "viewing",
     "refusals",
     "reductions",
@@ -52,6 +55,7 @@ ORDER = (
     "frame",
     "unified",
     "scan",
+    "spark_style",
 )
 
 # Connectors are leaves: whatever they need stands here, or beside them in their own folder.

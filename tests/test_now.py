@@ -109,7 +109,7 @@ PIPELINES: dict[str, Any] = {
 
 @pytest.mark.parametrize("pipeline", list(PIPELINES))
 def test_every_step_means_on_a_batch_what_it_means_with_the_time_written_out(pipeline: str) -> None:
-    rows = [A, B, {"k": None, "t": None}]
+    rows: list[dict[str, Any]] = [A, B, {"k": None, "t": None}]
     sink = told(PIPELINES[pipeline], rows, rows)
     for batch, time in enumerate([START, START + HOUR]):
         with pytest.MonkeyPatch.context() as patch:

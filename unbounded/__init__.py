@@ -42,8 +42,12 @@ from unbounded.scan import (
 )
 from unbounded.sinks.reading import read_sink, verify
 from unbounded.sources.memory import MemorySource
+from unbounded.spark_style import DataStreamReader, read_stream
+from unbounded.spark_writing import DataStreamWriter
 from unbounded.trigger import Trigger, available_now, once, processing_time
 from unbounded.unified import FrameT, concat, with_watermark
+
+readStream = read_stream
 
 __all__ = [
     "Blames",
@@ -51,6 +55,8 @@ __all__ = [
     "ConnectorError",
     "Counts",
     "Covers",
+    "DataStreamReader",
+    "DataStreamWriter",
     "FrameT",
     "Identity",
     "Listener",
@@ -79,7 +85,9 @@ __all__ = [
     "infer_schema",
     "once",
     "processing_time",
+    "readStream",
     "read_sink",
+    "read_stream",
     "reset",
     "scan",
     "scan_avro",

@@ -78,11 +78,11 @@ def schema_of_ddl(text: str) -> pl.Schema:
     if reader.word.upper() == "STRUCT" and reader.after == "<":
         dtype = reader.dtype()
         assert isinstance(dtype, pl.Struct)
-        columns = {field.name: field.dtype for field in dtype.fields}
+        columns = pl.Schema({field.name: field.dtype for field in dtype.fields})
     else:
-        columns = reader.columns(until="end")
+        columns = pl.Schema(reader.columns(until="end"))
     reader.expect("end", "a comma or the end")
-    return pl.Schema(columns)
+    return columns
 
 
 class _Reader:
@@ -206,7 +206,7 @@ class _Reader:
 
     def _numbers(self, most: int) -> list[int]:
         """One number, or up to `most`, in brackets."""
-        found = []
+        found: list[int] = []
         self.expect("(", "'(' and a length")
         while len(found) < most:
             if not self.word.isdecimal():

@@ -19,6 +19,8 @@ from unbounded.plan import Aggregate, Node, Step, watermarked
 from unbounded.positions import Positional
 from unbounded.reductions import Reducible
 from unbounded.refusals import REFUSED, refusal
+from unbounded.spark_names import NamesOfFrames
+from unbounded.spark_writing import SparkWritable
 from unbounded.viewing import Viewable
 from unbounded.windows import LABEL, Closed, windows_of
 from unbounded.writing import Writable
@@ -30,7 +32,7 @@ T = TypeVar("T")
 _RESERVED = re.compile(r"__(\w+__|\d+|key_\d+.*)")
 
 
-class StreamFrame(Joinable, Positional, Reducible, Viewable, Writable):
+class StreamFrame(Joinable, NamesOfFrames, Positional, Reducible, SparkWritable, Viewable, Writable):
     """A lazy query over tables that keep growing. Verbs have the names and arguments of `pl.LazyFrame`.
 
     Nothing runs before a sink is named. Frames are immutable and may be used in several queries.

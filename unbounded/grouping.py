@@ -14,6 +14,7 @@ from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import expand
 from unbounded.plan import Aggregate, Node, Step
 from unbounded.refusals import REFUSED_OF_GROUPS, refusal
+from unbounded.spark_names import NamesOfGroups
 from unbounded.trees import Tree, expression, rewrite, tree_of
 from unbounded.windows import LABEL
 
@@ -24,7 +25,7 @@ FrameT = TypeVar("FrameT")
 _HAVING = "__having__"
 
 
-class StreamGroupBy(Generic[FrameT]):
+class StreamGroupBy(NamesOfGroups, Generic[FrameT]):
     """A grouped frame: say what to aggregate. `label` names the window column in the answer."""
 
     def __init__(

@@ -88,9 +88,11 @@ class AggregateOperator:
         if not self._node.keys:
             lists = [one.value.unique().implode().alias(one.name) for one in self._cut.distinct]
             return rows.select(*wanted, *self._at(lists, batch))
-        lists = self._at([one.value.unique().alias(one.name) for one in self._cut.distinct], batch)
+        lists = [one.value.unique().alias(one.name) for one in self._cut.distinct]
         expiry = [closing_instant(self._clocks, self._key).alias(_EXPIRY)] if self._clocks else []
-        return rows.group_by(self._at(self._node.keys, batch)).agg(*wanted, *lists).with_columns(expiry)
+        return (
+            rows.group_by(self._at(self._node.keys, batch)).agg(*wanted, *self._at(lists, batch)).with_columns(expiry)
+        )
 
     def _at(self, exprs: Sequence[pl.Expr], batch: Batch) -> Sequence[pl.Expr]:
         return at(exprs, batch.time) if self._tells_time else exprs
