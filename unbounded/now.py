@@ -7,6 +7,7 @@ that a batch that is run again gives the same rows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -15,12 +16,13 @@ import polars as pl
 
 from unbounded.trees import Tree, expression, tree_of
 
-__all__ = ["at", "current_timestamp", "is_now", "tells_time"]
+__all__ = ["at", "current_timestamp", "is_now", "named_now", "tells_time"]
 
 T = TypeVar("T")
 
 _MARK = "__current_timestamp__"
 _DTYPE = pl.Datetime("us", "UTC")
+_SHOWN = re.compile(rf'\S+ \S+ UTC\.alias\("{_MARK}"\)\.strict_cast\([^()]*\([^()]*\)\)\.alias\("current_timestamp"\)')
 
 
 def current_timestamp() -> pl.Expr:
@@ -41,6 +43,11 @@ def is_now(tree: Tree) -> bool:
         case {"Alias": [_, name]}:
             return bool(name == _MARK)
     return False
+
+
+def named_now(text: str) -> str:
+    """The text that Polars shows for an expression, with the time of the batch under its name."""
+    return _SHOWN.sub("current_timestamp()", text)
 
 
 def tells_time(asked: object) -> bool:

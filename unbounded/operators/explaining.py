@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from unbounded.now import named_now
 from unbounded.operators import Operator
 from unbounded.plan import (
     Aggregate,
@@ -84,5 +85,5 @@ def _title(node: Node) -> str:
 
 def _written(expr: pl.Expr) -> str:
     """An expression as Polars shows it, on one line."""
-    text = " ".join(str(expr).split()).replace("dyn int: ", "").replace("dyn float: ", "")
+    text = " ".join(named_now(str(expr)).split()).replace("dyn int: ", "").replace("dyn float: ", "")
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
