@@ -11,16 +11,18 @@ import pytest
 from polars.lazyframe.group_by import LazyGroupBy
 
 import unbounded as ub
-from tests.language import Story, same_rows
-from unbounded.plan import evaluate
 from unbounded.refusals import REFUSED, REFUSED_OF_GROUPS
+from unbounded.testing import assert_unified
 
 SCHEMA: dict[str, Any] = {"k": pl.String, "v": pl.Int64, "x": pl.Float64, "tags": pl.List(pl.String)}
-ROWS = [
-    {"k": "a", "v": 1, "x": 1.5, "tags": ["p", "q"]},
-    {"k": "b", "v": None, "x": float("nan"), "tags": []},
-    {"k": None, "v": 3, "x": None, "tags": None},
-]
+ROWS = pl.DataFrame(
+    [
+        {"k": "a", "v": 1, "x": 1.5, "tags": ["p", "q"]},
+        {"k": "b", "v": None, "x": float("nan"), "tags": []},
+        {"k": None, "v": 3, "x": None, "tags": None},
+    ],
+    schema=SCHEMA,
+)
 
 LIMITS = pl.LazyFrame({"low": [0, 1, 2], "high": [2, 3, 9], "name": ["x", "y", "z"]})
 
@@ -65,27 +67,17 @@ REDUCTIONS = ["count", "null_count", "sum", "mean", "min", "max", "std", "var"]
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_row_wise_verb_gives_what_polars_gives(verb: str) -> None:
-    story = Story(VERBS[verb], SCHEMA).add(ROWS[:2]).run().add(ROWS[2:]).run()
-    same_rows(story.answer(), VERBS[verb](pl.LazyFrame(ROWS, schema=SCHEMA)).collect())
+    assert_unified(VERBS[verb], ROWS, runs=2)
 
 
 @pytest.mark.parametrize("verb", REDUCTIONS)
 def test_a_reduction_of_all_columns_gives_what_polars_gives(verb: str) -> None:
-    def reduced(frame: Any) -> Any:
-        return getattr(frame.select("v", "x"), verb)()
-
-    story = Story(reduced, SCHEMA, mode="complete").add(ROWS[:2]).run().add(ROWS[2:]).run()
-    same_rows(story.answer(), reduced(pl.LazyFrame(ROWS, schema=SCHEMA)).collect())
+    assert_unified(lambda f: getattr(f.select("v", "x"), verb)(), ROWS, runs=2)
 
 
 @pytest.mark.parametrize("verb", ["sum", "mean", "min", "max", "n_unique", "first", "last", "len"])
 def test_a_shortcut_of_a_group_gives_what_polars_gives(verb: str) -> None:
-    def grouped(frame: Any) -> Any:
-        return getattr(frame.select("k", "v").group_by("k"), verb)()
-
-    story = Story(grouped, SCHEMA, mode="complete").add(ROWS[:2]).run().add(ROWS[2:]).run()
-    same_rows(story.answer(), evaluate(story._plan, {"feed0": pl.LazyFrame(ROWS, schema=SCHEMA)}).collect(), key=["k"])
-    same_rows(story.answer(), grouped(pl.LazyFrame(ROWS, schema=SCHEMA)).collect(), key=["k"])
+    assert_unified(lambda f: getattr(f.select("k", "v").group_by("k"), verb)(), ROWS, runs=2)
 
 
 GROUPS: dict[str, Any] = {
@@ -97,13 +89,9 @@ GROUPS: dict[str, Any] = {
 @pytest.mark.parametrize("verb", GROUPS)
 @pytest.mark.parametrize("mode", ["update", "complete"])
 def test_a_verb_of_groups_gives_what_polars_gives(verb: str, mode: Any) -> None:
-    rows = [*ROWS, *ROWS, {"k": "a", "v": -4, "x": 0.0, "tags": []}]
-
-    def grouped(frame: Any) -> Any:
-        return GROUPS[verb](frame.select("k", "v").group_by("k"))
-
-    story = Story(grouped, SCHEMA, mode=mode).add(rows[:2]).run().add(rows[2:6]).run().add(rows[6:]).run()
-    same_rows(story.answer(), grouped(pl.LazyFrame(rows, schema=SCHEMA)).collect(), key=["k"])
+    more = pl.DataFrame([{"k": "a", "v": -4, "x": 0.0, "tags": []}], schema=SCHEMA)
+    rows = pl.concat([ROWS, ROWS, more])
+    assert_unified(lambda f: GROUPS[verb](f.select("k", "v").group_by("k")), rows, output_mode=mode, runs=3)
 
 
 PIVOTS: dict[str, Any] = {
@@ -140,14 +128,8 @@ def test_a_pivot_with_given_columns_is_polars_own(case: str) -> None:
         (k, g, v, float(v)) for v, (k, g) in enumerate([("a", 1), ("b", 1), ("a", 2), (None, 2), ("c", 3), ("a", 1)])
     ]
 
-    def pivoted(frame: Any) -> Any:
-        return frame.pivot(**PIVOTS[case])
-
-    bounded = pl.LazyFrame(rows, schema=schema, orient="row")
-    dicts = bounded.collect().to_dicts()
-    expected = pivoted(bounded).collect()
-    story = Story(pivoted, schema, mode="update").add(dicts[:2]).run().restart().add(dicts[2:]).run()
-    same_rows(story.answer(), expected, key=expected.columns)
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    assert_unified(lambda f: f.pivot(**PIVOTS[case]), frame, output_mode="update", runs=3)
 
 
 OTHER_SIGNATURES = {

@@ -56,6 +56,7 @@ ORDER = (
     "unified",
     "scan",
     "spark_style",
+    "testing",
 )
 
 # Connectors are leaves: whatever they need stands here, or beside them in their own folder.

@@ -1,5 +1,9 @@
 """A query described once over tables that keep growing, and its answer kept up to date."""
 
+import importlib
+import types
+import typing
+
 from unbounded.checkpoint import reset
 from unbounded.connectors import (
     Blames,
@@ -103,3 +107,13 @@ __all__ = [
     "verify",
     "with_watermark",
 ]
+
+if typing.TYPE_CHECKING:
+    from unbounded import testing as testing
+else:
+
+    def __getattr__(name: str) -> types.ModuleType:
+        """`ub.testing`, which a program that tests nothing need not load."""
+        if name == "testing":
+            return importlib.import_module("unbounded.testing")
+        raise AttributeError(f"module 'unbounded' has no attribute {name!r}")

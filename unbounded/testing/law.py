@@ -1,0 +1,246 @@
+"""Does a pipeline give over batches what it gives over the whole table? Laws 1 and 2, for one pipeline and its rows."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from unbounded.connectors import Mode
+from unbounded.errors import PlanError
+from unbounded.lineage import passing, table_key
+from unbounded.operators import at_most_milliseconds
+from unbounded.operators.flow import Flow
+from unbounded.operators.modes import check
+from unbounded.plan import Concat, Join, Node, Scan, Step, Watermark, evaluate, walk
+from unbounded.sinks.memory import MemorySink
+from unbounded.testing.lateness import Truth, truth
+from unbounded.testing.rows import difference, same_rows
+from unbounded.testing.script import Script, Times, drawn, play, smallest, told
+from unbounded.testing.shelf import Shelf
+from unbounded.testing.story import Pipeline, Story, planned
+from unbounded.windows import Window
+
+__all__ = ["assert_unified"]
+
+_MODES: tuple[Mode, ...] = ("append", "update", "complete")
+_TRIES = 300  # stories told to find a smaller one that fails too; some seconds
+
+
+def assert_unified(
+    pipeline: Pipeline,
+    *frames: pl.LazyFrame | pl.DataFrame,
+    output_mode: Mode | None = None,
+    runs: int = 10,
+    seed: int = 0,
+) -> None:
+    """Assert that a pipeline gives the same over a stream as over bounded tables: one line in a test suite.
+
+    `pipeline` takes a frame for each of `frames` and gives one. It runs once over the bounded frames in plain Polars,
+    and `runs` times per output mode (by default every mode the plan allows) as a stream over all their rows, drawn
+    from `seed`: cut into batches, empty ones too; in the order of the frame, in any order, or, where a watermark is
+    declared, shuffled within its delay and with rows that come too late; restarted, and killed between any two
+    durable acts of a batch. Then the answer in the sink must be that of plain Polars, minus exactly the rows that the
+    query reported as late; floats to nine digits.
+
+    Where the answer depends on the order of rows (`first`, `last`), or Polars itself answers differently (windows that
+    overlap or have gaps, null times), the bounded side is the plan's own meaning over the rows as they arrived.
+
+    Raises AssertionError with the smallest story that fails, in lines that can be pasted; PlanError if no output mode
+    can keep the plan; and what the bounded run raises.
+
+    >>> import polars as pl, unbounded as ub
+    >>> from unbounded.testing import assert_unified
+    >>> sales = pl.DataFrame({"item": ["tea", "cake", "tea"], "price": [3, 5, 4]})
+    >>> def revenue(sales):
+    ...     return sales.group_by("item").agg(pl.col("price").sum())
+    >>> assert_unified(revenue, sales)
+    """
+    tables = [frame.lazy().collect() for frame in frames]
+    _, plan = planned(pipeline, [table.schema for table in tables])
+    _assert_same_meaning(pipeline, plan, tables)
+    times = [_times(plan, f"feed{i}", table) for i, table in enumerate(tables)]
+    for mode in _modes(plan, output_mode):
+        law = _Law(pipeline, tables, mode)
+        for run in range(runs):
+            chance = random.Random(f"{seed} {mode} {run}")
+            script = drawn(chance, [table.height for table in tables], times)
+            if law.breach(script) is not None:
+                raise law.failure(script, f"seed={seed}, run {run + 1} of {runs}")
+
+
+def _modes(plan: Node, wanted: Mode | None) -> list[Mode]:
+    """The modes to try; PlanError if the wanted one, or none at all, can keep the plan."""
+    refused: list[PlanError] = []
+    able: list[Mode] = []
+    for mode in _MODES if wanted is None else (wanted,):
+        try:
+            check(plan, mode, MemorySink(), Shelf.url)
+        except PlanError as error:
+            refused.append(error)
+        else:
+            able.append(mode)
+    if not able:
+        raise refused[0]
+    return able
+
+
+# ---------------------------------------------------------------------------------------- bounded
+def _assert_same_meaning(pipeline: Pipeline, plan: Node, tables: Sequence[pl.DataFrame]) -> None:
+    """The plan over whole tables is what plain Polars gives, where both are bound to agree."""
+    named = {f"feed{i}": table.lazy() for i, table in enumerate(tables)}
+    if _is_ordered(plan) or any(_differs(node, named) for node in walk(plan) if isinstance(node, Window)):
+        return
+    plain = pipeline(*named.values()).collect()
+    meaning = evaluate(plan, named).collect()
+    try:
+        same_rows(meaning, plain, key=_key(plan))
+    except AssertionError as error:
+        raise AssertionError(
+            f"the pipeline's answer on a bounded frame is not what it means on a stream.\n{_why(meaning, plain, error)}"
+            f"{_unsorted(plan)}"
+        ) from None
+
+
+def _unsorted(plan: Node) -> str:
+    """What to look at where Polars may have read its windows from unsorted rows, and said nothing."""
+    if not any(isinstance(node, Window) for node in walk(plan)):
+        return ""
+    return (
+        "\nOn a bounded frame group_by_dynamic needs its rows in order of time, and does not always say so. Write "
+        ".pipe(ub.with_watermark, column, delay) right before it: there it sorts, on a stream once is enough"
+    )
+
+
+def _is_ordered(plan: Node) -> bool:
+    return any(operator.ordered for operator in Flow(plan, "update").operators)
+
+
+def _differs(window: Window, tables: Mapping[str, pl.LazyFrame]) -> bool:
+    """Whether Polars' own windows are others: it omits those that begin before the first row, and refuses nulls."""
+    if not window.is_tumbling:
+        return True
+    return bool(evaluate(window.input, tables).select(pl.col(window.column).is_null().any()).collect().item())
+
+
+def _key(plan: Node) -> list[str]:
+    """The columns by which the rows of an answer are known; none where no aggregate tells."""
+    return [name for name in table_key(plan) or () if name in plan.schema]
+
+
+# -------------------------------------------------------------------------------------- unbounded
+@dataclass(frozen=True)
+class _Breach:
+    """How a law was broken, and by which error, if by one."""
+
+    how: str
+    cause: Exception | None = None
+
+
+@dataclass(frozen=True)
+class _Law:
+    """What every story of a pipeline over these tables must come to, in one output mode."""
+
+    pipeline: Pipeline
+    tables: Sequence[pl.DataFrame]
+    mode: Mode
+
+    def breach(self, script: Script) -> _Breach | None:
+        """Tell a script as a story; what of its end is not as it must be."""
+        story = Story(self.pipeline, *(table.schema for table in self.tables), output_mode=self.mode)
+        try:
+            play(script, story, self.tables)
+            if self.mode == "append":
+                story.end()
+        except Exception as error:  # whatever a query raises over rows that Polars takes breaks the law
+            return _Breach(f"the query failed with {type(error).__name__}: {error}", error)
+        must = truth(story.plan, self.mode, story.taken())
+        told = _misjudged(story, must)
+        if told is not None:
+            return _Breach(told)
+        answer, expected = story.answer(), must.answer.collect(engine="in-memory")
+        try:
+            same_rows(answer, expected, key=_key(story.plan))
+        except AssertionError as error:
+            return _Breach(_why(answer, expected, error))
+        return None
+
+    def failure(self, script: Script, drawn_by: str) -> AssertionError:
+        """The error that shows the smallest script found that breaks the law too."""
+        script = smallest(script, lambda simpler: self.breach(simpler) is not None, tries=_TRIES)
+        breach = self.breach(script)
+        if breach is None:
+            return AssertionError(f"{drawn_by} broke the law once, and not again: the pipeline is not deterministic")
+        schemas = ", ".join(_written(table.schema) for table in self.tables)
+        ends = [".end()"] if self.mode == "append" else []
+        lines = [f"given(pipeline, {schemas}, output_mode={self.mode!r})", *told(script, self.tables), *ends]
+        story = "\n    ".join(lines)
+        error = AssertionError(
+            f"the stream's answer is not that of the same rows in plain Polars, less the late ones.\n{breach.how}\n"
+            f"The smallest story found that shows it ({drawn_by}):\n\n{story}"
+        )
+        error.__cause__ = breach.cause
+        return error
+
+
+def _written(schema: pl.Schema) -> str:
+    return "{" + ", ".join(f"{name!r}: pl.{dtype!r}" for name, dtype in schema.items()) + "}"
+
+
+def _misjudged(story: Story, must: Truth) -> str | None:
+    """The first batch that went by another watermark, or reported other late rows, than the rules say."""
+    for batch in story.taken():
+        number, mark = batch.intent.batch, batch.intent.watermark
+        if mark != must.marks[number]:
+            return f"batch {number} went by the watermark {mark}, and {must.marks[number]} is right"
+    for progress in story.progress:
+        late = sum(one.num_rows_dropped_by_watermark for one in progress.state_operators)
+        right = must.late.get(progress.batch_id, 0)
+        if not progress.adopted and late != right:
+            return f"batch {progress.batch_id} reported {late} late rows, and {right} is right"
+    return None
+
+
+def _why(answer: pl.DataFrame, expected: pl.DataFrame, error: AssertionError) -> str:
+    if answer.schema != expected.schema:
+        return str(error)
+    return difference(answer, expected) or str(error)
+
+
+# ------------------------------------------------------------------------------------- event time
+def _times(plan: Node, feed: str, table: pl.DataFrame) -> Times | None:
+    """The event time of every row of a feed, if it has a watermark whose column can be followed to the feed."""
+    for mark in walk(plan):
+        if not isinstance(mark, Watermark):
+            continue
+        if (column := _origins(mark.input, mark.column).get(feed)) is not None:
+            rows = table
+        elif [node.name for node in walk(mark.input) if isinstance(node, Scan)] == [feed]:
+            rows, column = evaluate(mark.input, {feed: table.lazy()}).collect(), mark.column
+            if rows.height != table.height:
+                continue  # which row is which is not known
+        else:
+            continue
+        times = rows.select(at_most_milliseconds(pl.col(column), rows.schema[column])).to_series()
+        return Times(times.to_list(), mark.delay)
+    return None
+
+
+def _origins(node: Node, column: str) -> dict[str, str]:
+    """The columns of sources that a column is, unchanged: name of the source -> name there."""
+    match node:
+        case Scan():
+            return {node.name: column}
+        case Step():
+            old = passing(node).get(column)
+            return {} if old is None else _origins(node.input, old)
+        case Watermark():
+            return _origins(node.input, column)
+        case Join():
+            return _origins(node.left, column)
+        case Concat():
+            return {name: old for part in node.parts for name, old in _origins(part, column).items()}
+        case _:
+            return {}
