@@ -60,6 +60,15 @@ AGGREGATES: list[pl.Expr] = [
     (pl.col("n").filter(pl.col("b")).sum() / pl.len()).round(3).alias("share"),
     pl.when(pl.len() > 2).then(pl.col("n").max()).otherwise(pl.lit(-1)).alias("guarded"),
     (pl.col("n").max() - pl.col("n").min()).alias("spread"),
+    pl.col("n").skew().alias("skew"),
+    pl.col("n").kurtosis(bias=False).alias("kurtosis"),
+    pl.cov("n", "g").alias("cov"),
+    pl.corr("n", "g").fill_nan(None).alias("corr"),  # of no pair, Polars says null or NaN
+    pl.col("n").hist([-100, 0, 100]).implode().alias("hist"),
+    pl.col("n").top_k(2).sort(descending=True).implode().alias("top"),
+    pl.col("x").drop_nulls().bottom_k(3).sort().implode().alias("bottom"),
+    pl.col("k").head(2).implode().alias("head"),
+    pl.col("n").tail(2).sum().alias("tail"),
 ]
 
 KEYS: list[list[Any]] = [["k"], ["k", "g"], [pl.col("g") * 2], ["x"], [pl.col("n") % 3, "b"]]

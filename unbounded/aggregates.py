@@ -18,8 +18,12 @@ import polars as pl
 
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import call, canonical_tree, expand, python_function, reason, why_not_rowwise
-from unbounded.partials import Distinct, Leaf, StateColumns, value_of
-from unbounded.trees import Tree, children, expression, kind, rewrite, tree_of, unaliased
+from unbounded.partials.columns import Aggregated, Distinct, Leaf, StateColumns
+from unbounded.partials.few import FEW
+from unbounded.partials.found import aggregated
+from unbounded.partials.moments import MOMENTS
+from unbounded.partials.single import SINGLE, Value
+from unbounded.trees import Tree, children, expression, kind, nodes, rewrite, tree_of, unaliased, with_children
 
 __all__ = ["Cut", "Distinct", "cut"]
 
@@ -32,13 +36,15 @@ class Cut:
     column but those of `distinct`, which count new values in an Int64. `merge` goes over any number of
     partial rows of one key, older ones first if `ordered`, and makes the same columns with the same
     dtypes. `finish` goes over one row per key and makes the user's columns with Polars' names and dtypes;
-    it raises InvalidOperationError for a count that Polars' dtype cannot hold. `canonical` says per state
+    it raises InvalidOperationError for a count that Polars' dtype cannot hold. Those named in `lists` hold
+    several values per key in a list, as in `agg`; in `select` they are rows. `canonical` says per state
     column what it holds; equal aggregates give equal texts over restarts.
     """
 
     partial: tuple[pl.Expr, ...]
     merge: tuple[pl.Expr, ...]
     finish: tuple[pl.Expr, ...]
+    lists: tuple[str, ...]
     distinct: tuple[Distinct, ...]
     state: pl.Schema
     ordered: bool
@@ -52,10 +58,10 @@ def cut(aggregates: Sequence[pl.Expr], schema: Mapping[str, pl.DataType]) -> Cut
     """
     exprs = expand(schema, aggregates, {})
     state = StateColumns(schema)
-    finish, refused = [], []
+    found, refused = [], []
     for expr in exprs:
         try:
-            finish.append(_finish(expr, state))
+            found.append(_finish(expr, state))
         except UnsupportedOperationError as error:
             refused.append(error)
     if len(refused) == 1:
@@ -65,25 +71,35 @@ def cut(aggregates: Sequence[pl.Expr], schema: Mapping[str, pl.DataType]) -> Cut
         raise PlanError(f"{len(refused)} aggregates cannot be kept up to date:\n{reasons}")
     partial = [one.partial.alias(one.name) for one in state if one.partial is not None]
     merge = [one.merge.alias(one.name) for one in state]
-    # Over no rows, once, because Polars refuses some dtypes only when it computes.
+    # Over a null and over no rows, once, because Polars refuses some dtypes only when it computes.
+    pl.DataFrame(schema=schema).clear(1).select(one.alias(f"{place}") for place, one in enumerate(state.whole))
     counted = [pl.lit(0, pl.Int64).alias(one.name) for one in state.distinct]
     held = pl.DataFrame(schema=schema).select(*partial, *counted).select(merge)
-    made = pl.LazyFrame(schema=held.schema).select(finish).collect_schema().dtypes()
-    wanted = zip(finish, made, state.dtypes(exprs), strict=True)
+    names = tuple(expr.meta.output_name() for expr in exprs)
+    made = pl.LazyFrame(schema=held.schema).select(expr for expr, _ in found).collect_schema().dtypes()
+    finish = []
+    for (expr, is_list), dtype, one in zip(found, made, state.dtypes(exprs), strict=True):
+        wanted = pl.List(one) if is_list else one
+        finish.append(expr if dtype == wanted else expr.cast(wanted))
     return Cut(
         partial=tuple(partial),
         merge=tuple(merge),
-        finish=tuple(expr if dtype == want else expr.cast(want) for expr, dtype, want in wanted),
+        finish=tuple(finish),
+        lists=tuple(name for name, (_, is_list) in zip(names, found, strict=True) if is_list),
         distinct=tuple(state.distinct),
         state=held.schema,
-        ordered=any(one.text.startswith(_ORDERED) for one in state),
+        ordered=any(one.ordered for one in state),
         canonical=tuple(f"{one.text}: {held.schema[one.name]}" for one in state),
     )
 
 
 # ----------------------------------------------------------------------------------------- finding
-def _finish(expr: pl.Expr, state: StateColumns) -> pl.Expr:
-    """The aggregate over state columns, which are added to `state`."""
+_VALUES: Mapping[str, Value] = {**SINGLE, **MOMENTS, **FEW}
+_LISTS = frozenset({"bottom_k", "hist", "slice", "top_k", "top_k_by"})
+
+
+def _finish(expr: pl.Expr, state: StateColumns) -> tuple[pl.Expr, bool]:
+    """The aggregate over state columns, which are added to `state`; and whether it is a list per group."""
     if python_function(expr):
         raise _refused(
             expr,
@@ -91,89 +107,72 @@ def _finish(expr: pl.Expr, state: StateColumns) -> pl.Expr:
             instead="compute a column with with_columns(...) first, then aggregate that column",
         )
     tree = unaliased(tree_of(expr))
-    finish = expression(_over_state(tree, expr, state)).alias(expr.meta.output_name())
-    if _function(tree) is None and (why := why_not_rowwise(finish, state.held())):
+    found, is_list = _over_state(tree, expr, state)
+    finish = expression(found).alias(expr.meta.output_name())
+    if aggregated(tree) is None and (why := why_not_rowwise(finish, state.held())):
         raise _not_cuttable(expr, why)
-    return finish
+    return finish, is_list
 
 
-def _over_state(tree: Tree, expr: pl.Expr, state: StateColumns) -> Tree:
-    """A tree with its topmost aggregates replaced by expressions over state columns."""
-    if found := _function(tree):
-        leaf = _leaf(tree, *found, expr, state)
-        return tree_of(value_of(leaf, state).alias(leaf.whole.meta.output_name()))
-    match kind(tree):
-        case "Column":
-            raise _refused(
-                expr,
-                because=f"column {tree['Column']!r} stands there without an aggregate, so all rows of a group would be "
-                "collected into a list",
-                instead="aggregate it: first(), last(), sum(), mean(), min(), max(), n_unique(), ...",
-            )
-        case "RenameAlias" | "KeepName":
-            name = expression(tree).meta.output_name()
-            return {"Alias": [_over_state(unaliased(tree), expr, state), name]}
-        case "Alias" | "BinaryExpr" | "Cast" | "Ternary" | "Literal":
-            return rewrite(tree, lambda part: _over_state(part, expr, state))
-    node = expression(tree)
-    # True may still be wrong for the parts below; `_finish` checks the whole.
-    if kind(tree) != "Function" or not node.meta.is_row_separable():
-        raise _not_cuttable(expr, reason(node))
-    return rewrite(tree, lambda part: _over_state(part, expr, state))
+def _over_state(tree: Tree, expr: pl.Expr, state: StateColumns) -> tuple[Tree, bool]:
+    """A tree with its topmost aggregates replaced by expressions over state columns; whether it is a list per group."""
+    found = aggregated(tree)
+    if found is not None and not _lists_in(found.inputs):
+        leaf = _leaf(tree, found, expr, state)
+        state.whole.append(leaf.whole.implode() if leaf.is_list else leaf.whole)
+        value = _VALUES[leaf.function](leaf, state)
+        return tree_of(value.alias(leaf.whole.meta.output_name())), leaf.is_list
+    if kind(tree) == "Column":
+        raise _refused(
+            expr,
+            because=f"column {tree['Column']!r} stands there without an aggregate, so all rows of a group would be "
+            "collected into a list",
+            instead="aggregate it: first(), last(), sum(), mean(), min(), max(), n_unique(), ...",
+        )
+    if kind(tree) in ("RenameAlias", "KeepName"):
+        name = expression(tree).meta.output_name()
+        part, is_list = _over_state(unaliased(tree), expr, state)
+        return {"Alias": [part, name]}, is_list
+    if found is None and kind(tree) not in _ROWWISE and not _lists_in([tree]):
+        node = expression(tree)
+        # True may still be wrong for the parts below; `_finish` checks the whole.
+        if kind(tree) != "Function" or not node.meta.is_row_separable():
+            raise _not_cuttable(expr, reason(node))
+    parts = [_over_state(part, expr, state) for part in children(tree)]
+    if any(is_list for _, is_list in parts):
+        return _within_lists(tree, parts, expr)
+    return with_children(tree, [part for part, _ in parts]), False
 
 
-def _function(tree: Tree) -> tuple[str, list[Tree], int] | None:
-    """(function, inputs, option) if a node is an aggregate that can be cut."""
-    match tree:
-        case "Len":
-            return "len", [], 0
-        case {"Agg": {"Count": {"input": part, "include_nulls": nulls}}}:
-            return "len" if nulls else "count", [part], 0
-        case {"Agg": {"Min": {"input": part, "propagate_nans": nans}}}:
-            return "nan_min" if nans else "min", [part], 0
-        case {"Agg": {"Max": {"input": part, "propagate_nans": nans}}}:
-            return "nan_max" if nans else "max", [part], 0
-        case {"Agg": {"Var": [part, int(ddof)]}}:
-            return "var", [part], ddof
-        case {"Agg": {"Std": [part, int(ddof)]}}:
-            return "std", [part], ddof
-        case {"Agg": aggregate}:
-            ((name, part),) = aggregate.items()
-            return (_PLAIN[name], [part], 0) if name in _PLAIN else None
-        case {"Function": {"input": inputs, "function": {"Boolean": {"Any": {"ignore_nulls": ignored}}}}}:
-            return "any", inputs, int(ignored)
-        case {"Function": {"input": inputs, "function": {"Boolean": {"All": {"ignore_nulls": ignored}}}}}:
-            return "all", inputs, int(ignored)
-        case {"Function": {"input": inputs, "function": {"Boolean": "HasNulls"}}}:
-            return "has_nulls", inputs, 0
-        case {"Function": {"input": inputs, "function": {"Bitwise": "And" | "Or" | "Xor" as name}}}:
-            return f"bitwise_{name.lower()}", inputs, 0
-        case {"Function": {"input": inputs, "function": str(name)}} if name in _PLAIN:
-            return _PLAIN[name], inputs, 0
-    return None
+_ROWWISE = ("Alias", "BinaryExpr", "Cast", "Ternary", "Literal")
 
 
-_ORDERED = ("first", "last", "max_by", "min_by")
-
-_PLAIN = {
-    "First": "first",
-    "FirstNonNull": "first_non_null",
-    "Last": "last",
-    "LastNonNull": "last_non_null",
-    "MaxBy": "max_by",
-    "Mean": "mean",
-    "MinBy": "min_by",
-    "NUnique": "n_unique",
-    "NullCount": "null_count",
-    "Product": "product",
-    "Sum": "sum",
-}
+def _lists_in(trees: Sequence[Tree]) -> bool:
+    """Whether an aggregate that gives several values per group stands in them."""
+    below = (aggregated(node) for tree in trees for node in nodes(tree))
+    return any(found is not None and found.function in _LISTS for found in below)
 
 
-def _leaf(tree: Tree, function: str, inputs: list[Tree], option: int, expr: pl.Expr, state: StateColumns) -> Leaf:
+def _within_lists(tree: Tree, parts: Sequence[tuple[Tree, bool]], expr: pl.Expr) -> tuple[Tree, bool]:
+    """A node over several values per group: what Polars computes over the values of each list alone."""
+    if any(not is_list and expression(part).meta.root_names() for part, is_list in parts) or (
+        sum(is_list for _, is_list in parts) > 1
+    ):
+        raise _refused(
+            expr,
+            because="it pairs several values per group with another aggregate, and they would be matched by position",
+            instead="one column for each, e.g. pl.col('a').top_k(3).implode()",
+        )
+    (values,) = (part for part, is_list in parts if is_list)
+    each = with_children(tree, ["Element" if is_list else part for part, is_list in parts])
+    within = {"Eval": {"expr": values, "evaluation": each, "variant": "ListAgg"}}
+    return within, not expression(each).meta.is_scalar()
+
+
+def _leaf(tree: Tree, found: Aggregated, expr: pl.Expr, state: StateColumns) -> Leaf:
     """An aggregate over values of single rows, some of them perhaps left out or repeated."""
-    whole, parts = expression(tree), tuple(map(expression, inputs))
-    rows = {_rows(part, expr) for part in inputs} or {""}
+    whole, parts = expression(tree), tuple(map(expression, found.inputs))
+    rows = {_rows(part, expr) for part in found.inputs} or {""}
     if None in rows or len(rows) > 1:
         raise _refused(
             expr,
@@ -186,12 +185,13 @@ def _leaf(tree: Tree, function: str, inputs: list[Tree], option: int, expr: pl.E
             because=f"Polars' streaming engine pairs the wrong rows when the inputs of {call(whole)} are filtered",
             instead="pl.col('a').min_by(pl.when(condition).then(pl.col('b')))",
         )
-    for part in inputs:
+    for part in found.inputs:
         if kind(part) != "Column" and (why := why_not_rowwise(expression(_flat(part, state)), state.schema)):
             raise _not_cuttable(expr, why)
     dtype, *of = state.dtypes([whole, *parts])
-    texts = tuple(canonical_tree(unaliased(part)) for part in inputs)
-    return Leaf(function, whole, dtype, parts, tuple(of), texts, str(*rows), option)
+    texts = tuple(canonical_tree(unaliased(part)) for part in found.inputs)
+    is_list = found.function in _LISTS
+    return Leaf(found.function, whole, dtype, is_list, parts, tuple(of), texts, str(*rows), found.options)
 
 
 def _rows(tree: Tree, expr: pl.Expr) -> str | None:
@@ -230,8 +230,8 @@ def _flat(tree: Tree, state: StateColumns) -> Tree:
 
 # ----------------------------------------------------------------------------------------- refusing
 _NOT_KEPT = re.compile(
-    r"`(median|quantile|mode|implode|unique|value_counts|unique_counts|approx_n_unique|skew|kurtosis|entropy|hist"
-    r"|top_k|bottom_k|top_k_by|bottom_k_by|\w+_correlation|covariance|arg_min|arg_max|item)\(\)`"
+    r"`(median|quantile|mode|implode|unique|value_counts|unique_counts|approx_n_unique|approx_quantile"
+    r"|spearman_rank_correlation|arg_min|arg_max|item)\(\)`"
 )
 
 

@@ -116,8 +116,9 @@ class AggregateOperator:
                 shown = changed
             case "complete":
                 shown = tables["groups"].scan()
+        answer = shown.lazy().select(*self._key, *self._at(self._cut.finish, batch))
         return Change(
-            rows=shown.lazy().select(*self._key, *self._at(self._cut.finish, batch)),
+            rows=answer.explode(self._cut.lists) if self._cut.lists and not self._key else answer,
             taken=taken,
             updated=changed.height,
             evicted=gone.height,
