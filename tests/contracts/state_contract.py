@@ -188,6 +188,16 @@ class Model:
         self._keep(folded)
         return folded.filter("_inserted").drop("_touched", "_inserted")
 
+    def lookup(self, keys: pl.DataFrame) -> pl.DataFrame:
+        names = self.spec.key.names()
+        rows = self.rows.drop(names).rows()
+        values = dict(zip(_unsorted(self.rows.select(names)) if names else [""] * len(rows), rows, strict=True))
+        found = [values.get(key) for key in (_unsorted(keys) if names else [""] * keys.height)]
+        here = pl.Series([row is not None for row in found], dtype=pl.Boolean)
+        kept = [row for row in found if row is not None]
+        columns = pl.DataFrame(kept, schema=self.spec.values, orient="row", strict=False)
+        return keys.filter(here).hstack(columns.get_columns()) if names else columns
+
     def expire(self, watermark: int) -> pl.DataFrame:
         self.watermark = max(watermark, self.watermark)
         if self.spec.expiry is None:
@@ -223,6 +233,7 @@ def operations(length: int = 14) -> st.SearchStrategy[list[Operation]]:
             st.tuples(st.just("insert"), draws),
             st.tuples(st.just("expire"), st.integers(0, 30)),
             st.tuples(st.just("remove"), st.lists(st.integers(0, 7), max_size=3)),
+            st.tuples(st.just("lookup"), st.lists(st.integers(0, 7), max_size=5)),
             st.tuples(st.just("append"), draws),
             st.tuples(st.just("commit")),
             st.tuples(st.just("commit")),
@@ -301,11 +312,14 @@ class Story:
                 assert content(self.table.expire(watermark)) == content(self.model.expire(watermark))
                 assert self.members.expire(watermark).height == 0
             case "remove", places:
-                rows = rows_of(self.keys, [(place, 0, None) for place in places])
-                keys = rows.select(self.keys.schema.names()) if self.keys.schema else pl.DataFrame(height=rows.height)
+                keys = self.keys_at(places)
                 for table, model in ((self.table, self.model), (self.members, self.set)):
                     table.remove(keys)
                     model.remove(keys)
+            case "lookup", places:
+                keys = self.keys_at(places)
+                for table, model in ((self.table, self.model), (self.members, self.set)):
+                    assert _unsorted(table.lookup(keys)) == _unsorted(model.lookup(keys))
             case "append", draws:
                 frame = pl.DataFrame({"row": [repr(draw) for draw in draws]}, schema={"row": pl.String})
                 self.log.append(frame)
@@ -326,6 +340,10 @@ class Story:
                 self.open()
             case _:
                 raise AssertionError(verb)
+
+    def keys_at(self, places: Sequence[int]) -> pl.DataFrame:
+        rows = rows_of(self.keys, [(place, 0, None) for place in places])
+        return rows.select(self.keys.schema.names()) if self.keys.schema else pl.DataFrame(height=rows.height)
 
     def commit(self) -> None:
         version, self.attempts = self.past[-1].version + 1, self.attempts + 1
@@ -392,6 +410,15 @@ class StateContract:
         table.insert(rows_of(KEYS["int64"], [(1, 9, None)]))
         inserted = table.insert(rows_of(KEYS["int64"], [(2, 1, None), (1, 2, None), (0, 3, None), (2, 4, None)]))
         assert inserted.select("k", "n").rows() == [(-1, 1), (0, 3)]
+
+    def test_lookup_finds_the_rows_that_are_there_and_hands_on_what_came_with_the_keys(self, tmp_path: Path) -> None:
+        table = _table(self.open(tmp_path))
+        table.insert(rows_of(KEYS["int64"], [(1, 9, None), (0, 4, None)]))
+        asked = pl.DataFrame({"k": [7, 0, 1, 0], "from": ["a", "b", "c", "d"]})
+        found = table.lookup(asked)
+        assert found.columns == ["k", "from", *table.spec.values]
+        assert found.select("k", "from", "n").rows() == [(0, "b", 4), (1, "c", 9), (0, "d", 4)]
+        assert len(table) == 2
 
     def test_a_watermark_that_falls_means_the_highest_so_far(self, tmp_path: Path) -> None:
         table = _table(self.open(tmp_path))

@@ -55,6 +55,12 @@ class Table(Protocol):
         Further columns of `rows` are not kept, but come back with them.
         """
 
+    def lookup(self, keys: pl.DataFrame) -> pl.DataFrame:
+        """The rows of `keys` that are there, in order and as often as asked, with their values behind; changes nothing.
+
+        Further columns of `keys` come back with them, and the key as it was asked for. Costs what `keys` costs.
+        """
+
     def expire(self, watermark: int) -> pl.DataFrame:
         """Remove and give the rows whose expiry is at or below the watermark. Costs what is removed.
 

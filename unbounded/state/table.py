@@ -128,6 +128,13 @@ class SlotTable:
         self._schedule(slots[fresh])
         return rows[chosen]
 
+    def lookup(self, keys: pl.DataFrame) -> pl.DataFrame:
+        accepted = self._accept(keys, self.spec.key).get_columns()
+        slots, _ = self._find(accepted, hash_rows(accepted, keys.height, self._seed))
+        here = np.flatnonzero(slots >= 0)
+        found = keys if len(here) == len(slots) else keys[places(here)]
+        return found.hstack(frame_of(self.spec.values.names(), self._values.take(slots[here])).get_columns())
+
     def expire(self, watermark: int) -> pl.DataFrame:
         self.watermark, self._expired = max(watermark, self.watermark), True
         looked = self._calendar.pop(self.watermark) if self._calendar is not None else np.zeros(0, np.int64)
