@@ -13,7 +13,7 @@ demo-reset:
 	rm -rf demo
 
 test: lint
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n auto
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check

@@ -186,7 +186,7 @@ ARGUMENTS: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("args", "named"), ARGUMENTS, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("args", "named"), ARGUMENTS)
 def test_expanded_arguments_make_what_polars_makes_of_the_arguments(args: Any, named: Any) -> None:
     args = tuple(args)
     single = expand(FRAME.schema, args, named)
