@@ -18,7 +18,13 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from unbounded.aggregates import Cut, cut
+from unbounded.connectors import Mode
 from unbounded.errors import PlanError, UnsupportedOperationError
+from unbounded.operators import Batch
+from unbounded.operators.aggregate import AggregateOperator
+from unbounded.plan import Aggregate, Scan
+from unbounded.sources.memory import MemorySource
+from unbounded.state.table import SlotTable
 
 A, B, F, L, S, T, Y = map(pl.col, ["a", "b", "f", "l", "s", "t", "y"])
 # Instants are near 1970, where the floats in which Polars averages them are exact, as ours are everywhere.
@@ -68,24 +74,12 @@ def in_pieces(frame: pl.DataFrame, cuts: Sequence[int]) -> list[pl.DataFrame]:
 
 
 def partial_rows(done: Cut, pieces: Sequence[pl.DataFrame], keys: list[str]) -> list[pl.DataFrame]:
-    """The partial rows of each piece; new distinct values are counted as the engine's store would."""
-    rows, seen = [], [set[Any]() for _ in done.distinct]
-    for piece in pieces:
-        values = [one.value.unique().alias(one.name) for one in done.distinct]
-        if keys:
-            row = piece.lazy().group_by(keys, maintain_order=True).agg(*done.partial, *values, pl.len().alias("rows"))
-        else:
-            row = piece.lazy().select(*done.partial, *(value.implode() for value in values), pl.len().alias("rows"))
-        made = row.collect()
-        for one, known in zip(done.distinct, seen, strict=True):
-            counts = []
-            for key, found in zip(made.select(keys).rows() if keys else [()], made[one.name].to_list(), strict=True):
-                fresh = {(key, repr(0.0 if value == 0 else value)) for value in found} - known
-                known |= fresh
-                counts.append(len(fresh))
-            made = made.with_columns(pl.Series(one.name, counts, dtype=pl.Int64))
-        rows.append(made)
-    return rows
+    """The partial rows of each piece."""
+    wanted = [*done.partial, pl.len().alias("rows")]
+    return [
+        piece.lazy().group_by(keys, maintain_order=True).agg(wanted).collect() if keys else piece.select(wanted)
+        for piece in pieces
+    ]
 
 
 def merged(done: Cut, rows: Sequence[pl.DataFrame], keys: list[str]) -> pl.DataFrame:
@@ -110,6 +104,25 @@ def in_batches(
         rows[since : since + many] = [merged(done, rows[since : since + many], keys)]
     answer = merged(done, rows, keys).select(*keys, *done.finish)
     return answer.explode(done.lists) if done.lists and not keys else answer
+
+
+def in_engine(
+    aggregates: Sequence[pl.Expr], pieces: Sequence[pl.DataFrame], keys: list[str], mode: Mode = "complete"
+) -> pl.DataFrame:
+    """The aggregates as the engine's operator keeps them in its tables; in update mode the newest row per key."""
+    source = Scan(MemorySource(pieces[0].schema), "rows")
+    node = Aggregate(source, tuple(map(pl.col, keys)), tuple(aggregates))
+    operator = AggregateOperator("aggregate", node, mode, None)
+    tables = {name: SlotTable(name, spec) for name, spec in operator.tables().items()}
+    answer = pl.DataFrame(schema=node.schema)
+    for number, piece in enumerate(pieces):
+        batch = Batch(number, datetime(2026, 1, 1), None, None)
+        rows = operator.step(operator.prepare(piece.lazy(), tables, batch).collect(), tables, batch).rows.collect()
+        replaced = (
+            answer.join(rows, on=keys, how="anti", nulls_equal=True) if keys and mode == "update" else rows.clear()
+        )
+        answer = pl.concat([replaced, rows])
+    return answer
 
 
 def in_polars(aggregates: Sequence[pl.Expr], rows: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
@@ -215,7 +228,6 @@ AGGREGATES = st.one_of(
         lambda value: value.any(ignore_nulls=False),
         lambda value: value.all(ignore_nulls=False),
     ),
-    over(shortened([A, B, S, Y, pl.col("c"), pl.col("d")]), pl.Expr.n_unique),
     over(shortened([B, pl.col("g"), Y]), pl.Expr.product),
     over(shortened([A, B]), pl.Expr.bitwise_and, pl.Expr.bitwise_or, pl.Expr.bitwise_xor),
     over(st.sampled_from(ANY), lambda value: value.min_by("i"), lambda value: value.max_by(pl.col("w"))),
@@ -255,6 +267,69 @@ def test_partial_aggregates_merged_in_any_nesting_give_the_aggregate_of_all_rows
     assert_same(in_batches(named, in_pieces(frame, cuts), keys, merges), in_polars(named, frame, keys))
 
 
+INTERPOLATIONS = ("nearest", "lower", "higher", "midpoint", "linear", "equiprobable")
+SET: list[Callable[[pl.Expr], pl.Expr]] = [
+    lambda value: value.unique().sort(),
+    lambda value: value.unique(maintain_order=True),
+    lambda value: value.unique().drop_nulls().len(),
+    lambda value: value.n_unique(),
+    lambda value: value.mode().sort(),
+    lambda value: value.mode(maintain_order=True),
+    lambda value: value.unique_counts(),
+    lambda value: value.unique_counts().max(),
+    lambda value: value.value_counts(name="times").struct.field("times").sort(),
+    lambda value: value.value_counts(sort=True, normalize=True).struct.field("proportion"),
+    lambda value: value.rank("min"),
+    lambda value: value.is_unique(),
+    lambda value: value.is_duplicated().any(),
+    lambda value: value.is_first_distinct(),
+]
+# Polars tells values of a group apart in these; of lists and the like it has no order.
+DISTINCT = [A, B, pl.col("u"), F, pl.col("g"), S, Y, T, *map(pl.col, "cednrmh"), A * 2 - B]
+OF_VALUES = st.one_of(
+    over(shortened(DISTINCT), *SET),
+    over(shortened(ANY), lambda value: value, pl.Expr.implode, pl.Expr.n_unique),
+    over(shortened([L, pl.struct(A, F)]), lambda value: value.unique(maintain_order=True)),
+    over(shortened([*NUMBERS, Y, T, *map(pl.col, "rmn")]), pl.Expr.median),
+    st.builds(
+        lambda value, at, method: value.quantile(at, method),
+        shortened([*NUMBERS, T, *map(pl.col, "rn")]),
+        st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.7, 1.0]),
+        st.sampled_from(INTERPOLATIONS),
+    ),
+)
+
+
+@settings(max_examples=200)
+@given(
+    frame=FRAMES,
+    cuts=st.lists(st.integers(0, 12), max_size=4),
+    aggregates=st.lists(st.one_of(OF_VALUES, OF_VALUES, COMPOSED), min_size=1, max_size=3),
+    keys=st.sampled_from([["k"], ["s", "y"], ["f"]]),
+    mode=st.sampled_from(["complete", "update"]),
+)
+def test_values_per_key_give_the_aggregate_of_all_rows(
+    frame: pl.DataFrame, cuts: list[int], aggregates: list[pl.Expr], keys: list[str], mode: Mode
+) -> None:
+    named = [aggregate.alias(f"aggregate {place}") for place, aggregate in enumerate(aggregates)]
+    assert_same(in_engine(named, in_pieces(frame, cuts), keys, mode), in_polars(named, frame, keys))
+
+
+OF_ALL_ROWS = st.one_of(
+    over(shortened(DISTINCT), *SET[:-4]),
+    over(shortened(ANY), pl.Expr.implode),
+    over(shortened([*NUMBERS, T]), pl.Expr.median, lambda value: value.quantile([0.2, 0.9], "linear")),
+)
+
+
+@given(frame=FRAMES, cuts=st.lists(st.integers(0, 12), max_size=4), aggregate=OF_ALL_ROWS)
+def test_values_of_the_whole_stream_give_the_aggregate_of_all_rows(
+    frame: pl.DataFrame, cuts: list[int], aggregate: pl.Expr
+) -> None:
+    wanted = [aggregate.alias("values"), pl.len().alias("rows in all")]
+    assert_same(in_engine(wanted, in_pieces(frame, cuts), []), in_polars(wanted, frame, []))
+
+
 @given(
     frame=FRAMES,
     cuts=st.lists(st.integers(0, 12), max_size=4),
@@ -290,13 +365,17 @@ EVERY: dict[str, Callable[[pl.Expr], pl.Expr]] = {
     for name in (
         *("all", "any", "bitwise_and", "bitwise_or", "bitwise_xor", "count", "first", "has_nulls", "last", "len"),
         *("max", "mean", "min", "n_unique", "nan_max", "nan_min", "null_count", "product", "std", "sum", "var"),
-        *("is_empty", "skew", "kurtosis", "head", "tail"),
+        *("is_empty", "skew", "kurtosis", "head", "tail", "implode", "median", "unique_counts"),
     )
 } | {
     "top_k": lambda value: value.top_k(3).sort(),
     "bottom_k": lambda value: value.bottom_k(3).sort(),
     "top_k_by": lambda value: value.top_k_by("i", 3).sort(),
     "hist": lambda value: value.hist([0, 1, 10]),
+    "unique": lambda value: value.unique(maintain_order=True),
+    "mode": lambda value: value.mode(maintain_order=True),
+    "value_counts": lambda value: value.value_counts(sort=True).struct.field("count"),
+    "quantile": lambda value: value.quantile(0.3, "midpoint"),
     "cov": lambda value: pl.cov(value, "g"),
     "corr": lambda value: pl.corr("g", value).fill_nan(None),
 }
@@ -311,10 +390,10 @@ def test_every_dtype_has_polars_answer_and_dtype_or_polars_error(column: str) ->
             rows.select(expr)
         except pl.exceptions.PolarsError:  # in a group_by Polars sums dates without an error
             with pytest.raises(pl.exceptions.PolarsError):
-                in_batches([expr], in_pieces(rows, [2, 7]), [])
+                in_engine([expr], in_pieces(rows, [2, 7]), [])
             continue
         for keys in ([], ["k"]):
-            assert_same(in_batches([expr], in_pieces(rows, [2, 7]), keys), in_polars([expr], rows, keys))
+            assert_same(in_engine([expr], in_pieces(rows, [2, 7]), keys), in_polars([expr], rows, keys))
 
 
 def test_entropy_of_values_that_are_no_probabilities_is_minus_the_sum_of_x_log_x() -> None:
@@ -426,12 +505,41 @@ def test_most_aggregates_do_not_ask_for_an_order(aggregate: pl.Expr) -> None:
     assert not cut([aggregate], SCHEMA).ordered
 
 
-def test_distinct_values_are_left_to_a_store_of_their_own() -> None:
+def test_values_are_left_to_tables_of_their_own() -> None:
     done = cut([A.n_unique(), A.filter(Y).n_unique().alias("x"), A.n_unique().alias("again"), pl.len()], SCHEMA)
-    assert [one.name for one in done.distinct] == ["__0", "__1"]
+    assert [one.name for one in done.values] == ["__0", "__1"]
     assert [expr.meta.output_name() for expr in done.partial] == ["__2"]
     assert [expr.meta.output_name() for expr in done.merge] == ["__0", "__1", "__2"]
     assert [expr.meta.output_name() for expr in done.finish] == ["a", "x", "again", "len"]
+
+
+def test_aggregates_of_the_same_values_share_their_tables() -> None:
+    done = cut(
+        [
+            A.n_unique(),
+            A.median().alias("x"),
+            A.quantile(0.9).alias("y"),
+            A.unique().alias("z"),
+            A.implode().alias("i"),
+        ],
+        SCHEMA,
+    )
+    assert done.canonical == ('n_unique of col("a"): Int64, counts, values', 'rows of col("a"): Int64, values')
+
+
+def test_a_batch_writes_the_values_that_are_new_and_no_others() -> None:
+    node = Aggregate(
+        Scan(MemorySource({"k": pl.Int64, "a": pl.Int64}), "rows"), (pl.col("k"),), (A, A.unique().alias("u"))
+    )
+    operator = AggregateOperator("aggregate", node, "update", None)
+    tables = {name: SlotTable(name, spec) for name, spec in operator.tables().items()}
+    batch = Batch(0, datetime(2026, 1, 1), None, None)
+    for piece in (pl.DataFrame({"k": [1] * 500, "a": range(500)}), pl.DataFrame({"k": [1, 1], "a": [7, 1000]})):
+        for table in tables.values():
+            table.settle(0)
+        operator.step(operator.prepare(piece.lazy(), tables, batch).collect(), tables, batch)
+    written = {name: changed.height for name, table in tables.items() if (changed := table.changes()) is not None}
+    assert written == {"groups": 1, "places__0": 2, "values__1": 1, "places__1": 1}
 
 
 def test_state_texts_tell_every_difference_that_matters_to_the_state() -> None:
@@ -481,18 +589,15 @@ def test_the_mean_of_one_instant_is_that_instant(unit: Any) -> None:
 @pytest.mark.parametrize(
     ("expr", "because", "instead"),
     [
-        (A, "column 'a' stands there without an aggregate", "first(), last(), sum()"),
         (A - A.mean(), "column 'a' stands there without an aggregate", "first()"),
         (pl.struct(A, B.sum()), "column 'a' stands there without an aggregate", "first()"),
-        (A.drop_nulls(), "column 'a' stands there without an aggregate", "first()"),
-        (A.median(), "`median()` needs all values of a group", "query.read()"),
-        (A.quantile(0.5), "`quantile()` needs all values of a group", "query.read()"),
-        (A.mode().first(), "`mode()` needs all values of a group", "query.read()"),
-        (A.implode(), "`implode()` needs all values of a group", "query.read()"),
-        (A.unique().len(), "`unique()` needs all values of a group", "n_unique()"),
-        (A.value_counts(), "`value_counts()` needs all values of a group", "query.read()"),
-        (A.approx_n_unique(), "`approx_n_unique()` needs all values of a group", "n_unique()"),
-        (pl.corr(A, B, method="spearman"), "needs all values of a group", "query.read()"),
+        (A.approx_n_unique(), "`approx_n_unique()` is not built yet", "n_unique()"),
+        (pl.corr(A, B, method="spearman"), "ranks all rows anew", "Pearson's"),
+        (A.hist(bin_count=3), "`hist()` lays its bins", "hist([0, 10, 20])"),
+        (A.arg_min(), "`arg_min()` numbers the rows", "min_by('a')"),
+        (A.item(), "second row", "first()"),
+        (A.unique() + B.sum(), "matched by position", "one column for each"),
+        (A.rank("random"), "`rank()` looks at all rows", "values of single rows"),
         (A.sort_by(B).first(), "`sort_by()` looks at all rows", "min_by('b') or max_by('b')"),
         (A.sort().last(), "`sort()` looks at all rows", "min_by('b') or max_by('b')"),
         (A.sum().over("k"), "`over(...)` looks at all rows of its partition", "query.read()"),
@@ -524,9 +629,24 @@ def test_what_cannot_be_cut_is_refused_with_a_way_out(expr: pl.Expr, because: st
     assert "dyn int" not in refused.value.message
 
 
+@pytest.mark.parametrize(
+    ("expr", "because"),
+    [
+        (A.sum() + A, "column 'a' stands there without an aggregate"),
+        (A.drop_nulls(), "column 'a' stands there without an aggregate"),
+        (A.rank(), "`rank()` looks at all rows"),
+        (A.is_unique().all(), "`is_unique()` looks at all rows"),
+    ],
+)
+def test_the_rows_of_a_whole_stream_are_not_collected_again_with_each_batch(expr: pl.Expr, because: str) -> None:
+    with pytest.raises(UnsupportedOperationError) as refused:
+        cut([expr.alias("x")], SCHEMA, keyed=False)
+    assert because in refused.value.message
+
+
 def test_all_aggregates_that_cannot_be_cut_are_named_at_once() -> None:
     with pytest.raises(PlanError) as refused:
-        cut([A.sum(), B, F.median().alias("middle"), S.first()], SCHEMA)
+        cut([A.sum(), B - B.mean(), F.arg_max().alias("middle"), S.first()], SCHEMA)
     assert "2 aggregates cannot be kept up to date" in refused.value.message
     assert "column 'b' stands there" in refused.value.message
-    assert "`median()` needs all values" in refused.value.message
+    assert "`arg_max()` numbers the rows" in refused.value.message

@@ -68,6 +68,16 @@ EXPLAINED: dict[str, tuple[Callable[[], ub.StreamFrame], Any, str]] = {
     "a refused mode": (lambda: frame().group_by("k").len(), "append", r"refused in append mode: .*never close"),
     "distinct values": (lambda: frame().unique("k"), None, r"grows with the distinct values.*for ever"),
     "late, though kept for ever": (lambda: marked().unique("k"), None, r"late:    rows whose 't'"),
+    "values": (
+        lambda: frame().group_by("k").agg(pl.col("v").median(), pl.col("v").alias("all")),
+        "update",
+        r"grows with the keys and the values.*one row per group and distinct value of 'v'; .* group and row of 'v'",
+    ),
+    "values in windows": (
+        lambda: marked().group_by_dynamic("t", every="1h").agg(pl.col("v").unique()),
+        "append",
+        r"bounded by the watermark\n.*one row per group and distinct value of 'v'",
+    ),
     "a number": (lambda: frame().head(3), None, r"slice-1\n  state:   one number"),
     "a few rows": (lambda: frame().tail(3), None, r"in complete mode.*the rows of the answer, 3 at most"),
     "rows that wait": (
@@ -105,6 +115,12 @@ GROWING: dict[str, tuple[Callable[[], ub.StreamFrame], str]] = {
         lambda: frame().group_by_dynamic("t", every="1h").agg(pl.len()),
         r"groups by 't'.*no watermark",
     ),
+    "counted values": (
+        lambda: frame().group_by("k").agg(pl.col("v").median()),
+        r"each distinct value of 'v' for ever.*approx_quantile.*window of a watermarked column",
+    ),
+    "distinct values": (lambda: frame().select(pl.col("v").n_unique()), r"each distinct value of 'v'.*approx_n_unique"),
+    "rows": (lambda: frame().group_by("k").agg("v"), r"each row of 'v' for ever.*top_k"),
 }
 
 
@@ -120,6 +136,8 @@ BOUNDED: dict[str, tuple[Callable[[], ub.StreamFrame], Any]] = {
     "windows": (lambda: marked().group_by_dynamic("t", every="1h").agg(pl.len()), "append"),
     "groups by a name": (lambda: frame().group_by("k").len(), "update"),
     "a limit": (lambda: frame().head(3), "append"),
+    "values in windows": (lambda: marked().group_by_dynamic("t", every="1h").agg(pl.col("v").median()), "append"),
+    "a few values": (lambda: frame().group_by("k").agg(pl.col("v").top_k(3)), "update"),
 }
 
 

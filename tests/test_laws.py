@@ -69,6 +69,13 @@ AGGREGATES: list[pl.Expr] = [
     pl.col("x").drop_nulls().bottom_k(3).sort().implode().alias("bottom"),
     pl.col("k").head(2).implode().alias("head"),
     pl.col("n").tail(2).sum().alias("tail"),
+    pl.col("n").median().alias("median"),
+    pl.col("n").quantile(0.3, "linear").alias("quantile"),
+    pl.col("x").mode().sort().implode().alias("mode"),
+    pl.col("k").unique().sort().implode().alias("unique"),
+    pl.col("x").value_counts(sort=True, name="times").struct.field("times").max().alias("times"),
+    pl.col("n").filter(pl.col("b")).implode().alias("all_of_them"),
+    pl.col("k").unique(maintain_order=True).implode().alias("in_order"),
 ]
 
 KEYS: list[list[Any]] = [["k"], ["k", "g"], [pl.col("g") * 2], ["x"], [pl.col("n") % 3, "b"]]

@@ -44,11 +44,23 @@ WRITTEN: dict[str, Case] = {
     "fill_null strategy": (lambda: frame().fill_null(strategy="forward"), r"other rows.*fill_null\(value\)"),
     "group_by keeps order": (lambda: frame().group_by("k", maintain_order=True), r"sort the answer"),
     "group_by an aggregate": (lambda: frame().group_by(pl.col("v").cum_sum()), r"cum_sum"),
-    "list in agg": (lambda: frame().group_by("k").agg("v"), r"'?v'?.*"),
-    "not built aggregates, all at once": (
-        lambda: frame().group_by("k").agg(pl.col("v").median(), pl.col("v").quantile(0.5).alias("q")),
-        r"(?s)median.*quantile",
+    "a row beside its group": (
+        lambda: frame().group_by("k").agg(pl.col("v") - pl.col("v").mean()),
+        r"'v' stands there.*",
     ),
+    "aggregates that cannot be kept, all at once": (
+        lambda: frame().group_by("k").agg(pl.col("v").arg_max(), pl.corr("v", "k", method="spearman").alias("q")),
+        r"(?s)arg_max.*ranks all rows anew.*Pearson's",
+    ),
+    "a histogram of unknown bins": (
+        lambda: frame().group_by("k").agg(pl.col("v").hist(bin_count=10)),
+        r"greatest of all values.*hist\(\[0, 10, 20\]\)",
+    ),
+    "k from the rows": (
+        lambda: frame().group_by("k").agg(pl.col("v").head(pl.len())),
+        r"computed from the rows.*a number",
+    ),
+    "rows of a whole stream": (lambda: frame().select(pl.col("v").rank()), r"rank.*all rows"),
     "join of streams": (lambda: frame().join(frame(), on="k"), r"two streams.*bounded pl.LazyFrame"),
     "right join": (
         lambda: frame().join(pl.DataFrame({"k": ["a"]}), on="k", how="right"),

@@ -18,14 +18,15 @@ import polars as pl
 
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import call, canonical_tree, expand, python_function, reason, why_not_rowwise
-from unbounded.partials.columns import Aggregated, Distinct, Leaf, StateColumns
+from unbounded.partials.columns import Aggregated, Leaf, StateColumn, StateColumns, Values
 from unbounded.partials.few import FEW
 from unbounded.partials.found import aggregated
 from unbounded.partials.moments import MOMENTS
 from unbounded.partials.single import SINGLE, Value
+from unbounded.partials.values import VALUES
 from unbounded.trees import Tree, children, expression, kind, nodes, rewrite, tree_of, unaliased, with_children
 
-__all__ = ["Cut", "Distinct", "cut"]
+__all__ = ["Cut", "cut"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,26 +34,27 @@ class Cut:
     """Aggregates, cut. State columns are named `__0`, `__1`, ...
 
     `partial` goes over raw rows, in `group_by(...).agg(...)` or `select(...)`, and makes every state
-    column but those of `distinct`, which count new values in an Int64. `merge` goes over any number of
+    column but those of `values`, which count new values in an Int64. `merge` goes over any number of
     partial rows of one key, older ones first if `ordered`, and makes the same columns with the same
-    dtypes. `finish` goes over one row per key and makes the user's columns with Polars' names and dtypes;
-    it raises InvalidOperationError for a count that Polars' dtype cannot hold. Those named in `lists` hold
-    several values per key in a list, as in `agg`; in `select` they are rows. `canonical` says per state
-    column what it holds; equal aggregates give equal texts over restarts.
+    dtypes. `finish` goes over one row per key, with the lists that `values` ask for, and makes the
+    user's columns with Polars' names and dtypes; it raises InvalidOperationError for a count that
+    Polars' dtype cannot hold. Those named in `lists` hold several values per key in a list, as in
+    `agg`; in `select` they are rows. `canonical` says per state column what it holds; equal aggregates
+    give equal texts over restarts.
     """
 
     partial: tuple[pl.Expr, ...]
     merge: tuple[pl.Expr, ...]
     finish: tuple[pl.Expr, ...]
     lists: tuple[str, ...]
-    distinct: tuple[Distinct, ...]
+    values: tuple[Values, ...]
     state: pl.Schema
     ordered: bool
     canonical: tuple[str, ...]
 
 
-def cut(aggregates: Sequence[pl.Expr], schema: Mapping[str, pl.DataType]) -> Cut:
-    """Cut aggregates over rows of `schema`.
+def cut(aggregates: Sequence[pl.Expr], schema: Mapping[str, pl.DataType], *, keyed: bool = True) -> Cut:
+    """Cut aggregates over rows of `schema`: of `agg` if `keyed`, where a bare column becomes a list, else of `select`.
 
     Raises PlanError for aggregates that have no such form: every one, with the reason and what to write.
     """
@@ -61,7 +63,7 @@ def cut(aggregates: Sequence[pl.Expr], schema: Mapping[str, pl.DataType]) -> Cut
     found, refused = [], []
     for expr in exprs:
         try:
-            found.append(_finish(expr, state))
+            found.append(_finish(expr, state, keyed=keyed))
         except UnsupportedOperationError as error:
             refused.append(error)
     if len(refused) == 1:
@@ -73,10 +75,11 @@ def cut(aggregates: Sequence[pl.Expr], schema: Mapping[str, pl.DataType]) -> Cut
     merge = [one.merge.alias(one.name) for one in state]
     # Over a null and over no rows, once, because Polars refuses some dtypes only when it computes.
     pl.DataFrame(schema=schema).clear(1).select(one.alias(f"{place}") for place, one in enumerate(state.whole))
-    counted = [pl.lit(0, pl.Int64).alias(one.name) for one in state.distinct]
+    counted = [pl.lit(0, pl.Int64).alias(one.name) for one in state.kept]
     held = pl.DataFrame(schema=schema).select(*partial, *counted).select(merge)
     names = tuple(expr.meta.output_name() for expr in exprs)
-    made = pl.LazyFrame(schema=held.schema).select(expr for expr, _ in found).collect_schema().dtypes()
+    listed = {name: dtype for one in state.kept for name, dtype in one.lists.items()}
+    made = pl.LazyFrame(schema={**held.schema, **listed}).select(expr for expr, _ in found).collect_schema().dtypes()
     finish = []
     for (expr, is_list), dtype, one in zip(found, made, state.dtypes(exprs), strict=True):
         wanted = pl.List(one) if is_list else one
@@ -86,19 +89,23 @@ def cut(aggregates: Sequence[pl.Expr], schema: Mapping[str, pl.DataType]) -> Cut
         merge=tuple(merge),
         finish=tuple(finish),
         lists=tuple(name for name, (_, is_list) in zip(names, found, strict=True) if is_list),
-        distinct=tuple(state.distinct),
+        values=state.kept,
         state=held.schema,
-        ordered=any(one.ordered for one in state),
-        canonical=tuple(f"{one.text}: {held.schema[one.name]}" for one in state),
+        ordered=state.ordered,
+        canonical=tuple(f"{one.text}: {held.schema[one.name]}{_used(one, state)}" for one in state),
     )
 
 
+def _used(column: StateColumn, state: StateColumns) -> str:
+    """What is kept beside a number of values, for they lie in other tables then."""
+    return "".join(f", {use}" for one in state.kept if one.name == column.name for use in sorted(one.uses))
+
+
 # ----------------------------------------------------------------------------------------- finding
-_VALUES: Mapping[str, Value] = {**SINGLE, **MOMENTS, **FEW}
-_LISTS = frozenset({"bottom_k", "hist", "slice", "top_k", "top_k_by"})
+_VALUES: Mapping[str, Value] = {**SINGLE, **MOMENTS, **FEW, **VALUES}
 
 
-def _finish(expr: pl.Expr, state: StateColumns) -> tuple[pl.Expr, bool]:
+def _finish(expr: pl.Expr, state: StateColumns, *, keyed: bool) -> tuple[pl.Expr, bool]:
     """The aggregate over state columns, which are added to `state`; and whether it is a list per group."""
     if python_function(expr):
         raise _refused(
@@ -107,6 +114,12 @@ def _finish(expr: pl.Expr, state: StateColumns) -> tuple[pl.Expr, bool]:
             instead="compute a column with with_columns(...) first, then aggregate that column",
         )
     tree = unaliased(tree_of(expr))
+    if keyed and _is_rows(tree, state):
+        tree = {"Agg": {"Implode": {"input": tree, "maintain_order": True}}}
+        return expression(_over_state(tree, expr, state)[0]).alias(expr.meta.output_name()), True
+    over_rows = (node for node in nodes(tree) if (one := aggregated(node)) and one.function == "over_rows")
+    if not keyed and (found := next(over_rows, None)):
+        raise _not_cuttable(expr, reason(expression(found)))
     found, is_list = _over_state(tree, expr, state)
     finish = expression(found).alias(expr.meta.output_name())
     if aggregated(tree) is None and (why := why_not_rowwise(finish, state.held())):
@@ -114,12 +127,20 @@ def _finish(expr: pl.Expr, state: StateColumns) -> tuple[pl.Expr, bool]:
     return finish, is_list
 
 
+def _is_rows(tree: Tree, state: StateColumns) -> bool:
+    """Whether an expression has a value for each row, some of them perhaps left out or repeated."""
+    if aggregated(tree) is not None or not expression(tree).meta.root_names():
+        return False
+    return why_not_rowwise(expression(_flat(tree, state)), state.schema) is None
+
+
 def _over_state(tree: Tree, expr: pl.Expr, state: StateColumns) -> tuple[Tree, bool]:
     """A tree with its topmost aggregates replaced by expressions over state columns; whether it is a list per group."""
     found = aggregated(tree)
     if found is not None and not _lists_in(found.inputs):
         leaf = _leaf(tree, found, expr, state)
-        state.whole.append(leaf.whole.implode() if leaf.is_list else leaf.whole)
+        if leaf.function != "quantile" or leaf.of[0] != pl.Date:  # Polars panics at that of a null
+            state.whole.append(leaf.whole.implode() if leaf.is_list else leaf.whole)
         value = _VALUES[leaf.function](leaf, state)
         return tree_of(value.alias(leaf.whole.meta.output_name())), leaf.is_list
     if kind(tree) == "Column":
@@ -149,8 +170,8 @@ _ROWWISE = ("Alias", "BinaryExpr", "Cast", "Ternary", "Literal")
 
 def _lists_in(trees: Sequence[Tree]) -> bool:
     """Whether an aggregate that gives several values per group stands in them."""
-    below = (aggregated(node) for tree in trees for node in nodes(tree))
-    return any(found is not None and found.function in _LISTS for found in below)
+    below = (node for tree in trees for node in nodes(tree))
+    return any(aggregated(node) is not None and not expression(node).meta.is_scalar() for node in below)
 
 
 def _within_lists(tree: Tree, parts: Sequence[tuple[Tree, bool]], expr: pl.Expr) -> tuple[Tree, bool]:
@@ -190,7 +211,7 @@ def _leaf(tree: Tree, found: Aggregated, expr: pl.Expr, state: StateColumns) -> 
             raise _not_cuttable(expr, why)
     dtype, *of = state.dtypes([whole, *parts])
     texts = tuple(canonical_tree(unaliased(part)) for part in found.inputs)
-    is_list = found.function in _LISTS
+    is_list = not whole.meta.is_scalar()
     return Leaf(found.function, whole, dtype, is_list, parts, tuple(of), texts, str(*rows), found.options)
 
 
@@ -229,10 +250,17 @@ def _flat(tree: Tree, state: StateColumns) -> Tree:
 
 
 # ----------------------------------------------------------------------------------------- refusing
-_NOT_KEPT = re.compile(
-    r"`(median|quantile|mode|implode|unique|value_counts|unique_counts|approx_n_unique|approx_quantile"
-    r"|spearman_rank_correlation|arg_min|arg_max|item)\(\)`"
-)
+_INSTEAD = {
+    "approx_n_unique": ("is not built yet", "n_unique()"),
+    "approx_quantile": ("is not built yet", "quantile()"),
+    "arg_max": ("numbers the rows of a group, which have no end", "max(), or pl.col('b').max_by('a')"),
+    "arg_min": ("numbers the rows of a group, which have no end", "min(), or pl.col('b').min_by('a')"),
+    "hist": ("lays its bins between the least and the greatest of all values", "bins of your own: hist([0, 10, 20])"),
+    "item": ("fails as soon as a second row comes", "first()"),
+    "sort": ("looks at all rows", "min(), max() or top_k(3), or pl.col('a').min_by('b') or max_by('b')"),
+    "sort_by": ("looks at all rows", "pl.col('a').min_by('b') or max_by('b'), or top_k_by('b', 3)"),
+    "spearman_rank_correlation": ("ranks all rows anew with each later one", "pl.corr('a', 'b'), Pearson's"),
+}
 
 
 def _refused(expr: pl.Expr, *, because: str, instead: str) -> UnsupportedOperationError:
@@ -243,9 +271,8 @@ def _refused(expr: pl.Expr, *, because: str, instead: str) -> UnsupportedOperati
 def _not_cuttable(expr: pl.Expr, why: str) -> UnsupportedOperationError:
     """The error for something that looks at rows in a way that has no partial answer."""
     instead = "aggregate values of single rows, or compute it over what the query wrote: query.read()"
-    if "`sort" in why:
-        instead = "pl.col('a').min_by('b') or max_by('b'), for the first or last value in the order of b"
-    if found := _NOT_KEPT.match(why):
-        why = f"`{found[1]}()` needs all values of a group, and they are not kept in this version"
-        instead = "sum(), mean(), min(), max(), var(), std() or n_unique(); or compute it over query.read()"
+    found = re.match(r"`(\w+)\(\)`", why)
+    if found and found[1] in _INSTEAD:
+        because, instead = _INSTEAD[found[1]]
+        why = f"{found[0]} {because}"
     return _refused(expr, because=why, instead=instead)

@@ -75,7 +75,7 @@ class StreamFrame(Joinable, NamesOfFrames, Positional, Reducible, SparkWritable,
                 instead="aggregate in one frame and keep the rows in another",
             )
         if aggregated:
-            cut(found, self._plan.schema)
+            cut(found, self._plan.schema, keyed=False)
             return StreamFrame(Aggregate(self._plan, (), found))
         if not rowwise:
             raise UnsupportedOperationError(

@@ -1,8 +1,8 @@
 """How a grouped or global aggregate is kept up to date: partial rows of a batch, merged into a table.
 
 The table has one row per key: the key, the state columns of the cut aggregates, and, where groups
-close, the instant at which this one does. Exact distinct counts keep a second table with one row per
-(key, value); what is new there is added to a count in the first.
+close, the instant at which this one does. Aggregates that need the values themselves keep them in tables
+beside it, see `operators.values`; a column of the first says how many there are.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from unbounded.expressions import canonical
 from unbounded.lineage import Clock, closing
 from unbounded.now import at, tells_time
 from unbounded.operators import Batch, Change, at_most_milliseconds, closing_instant
+from unbounded.operators.values import ValueTables
 from unbounded.plan import Aggregate
 from unbounded.state import Table, TableSpec
 from unbounded.windows import LABEL, Window
 
 __all__ = ["AggregateOperator"]
 
-_EXPIRY, _LEN, _SEEN, _ROW, _VALUE = "__expiry__", "__len__", "__seen__", "__row__", "__value__"
+_EXPIRY, _LEN, _SEEN = "__expiry__", "__len__", "__seen__"
 
 
 class AggregateOperator:
@@ -36,7 +37,7 @@ class AggregateOperator:
 
     def __init__(self, id: str, node: Aggregate, mode: Mode, seen: str | None) -> None:
         self.id, self._node, self._mode, self._seen = id, node, mode, seen
-        self._cut: Cut = cut(node.aggregates, node.input.schema)
+        self._cut: Cut = cut(node.aggregates, node.input.schema, keyed=bool(node.keys))
         self._clocks = closing(node)
         self._tells_time = tells_time([*node.keys, *node.aggregates])
         self._key = pl.Schema({name: node.schema[name] for name in node.key_names})
@@ -47,18 +48,7 @@ class AggregateOperator:
             merge=(*self._cut.merge, *(pl.col(name).max() for name in expiry)),
             expiry=_EXPIRY if self._clocks else None,
         )
-        values = pl.LazyFrame(schema=node.input.schema).select(
-            distinct.value.alias(distinct.name) for distinct in self._cut.distinct
-        )
-        self._values = {
-            name: TableSpec(
-                key=pl.Schema({**self._key, _VALUE: dtype}),
-                values=pl.Schema(expiry),
-                merge=tuple(pl.col(column).max() for column in expiry),
-                expiry=self._groups.expiry,
-            )
-            for name, dtype in values.collect_schema().items()
-        }
+        self._values = [ValueTables(one, self._key, self._groups.expiry) for one in self._cut.values]
 
     @property
     def ordered(self) -> bool:
@@ -69,7 +59,8 @@ class AggregateOperator:
         return bool(self._clocks) and self._mode != "complete"
 
     def tables(self) -> Mapping[str, TableSpec]:
-        return {"groups": self._groups} | {f"values{name}": spec for name, spec in self._values.items()}
+        beside = {name: spec for one in self._values for name, spec in one.tables.items()}
+        return {"groups": self._groups, **beside}
 
     def pinned(self) -> Mapping[str, Any]:
         keys = {
@@ -85,14 +76,11 @@ class AggregateOperator:
         if self._seen is not None:
             dtype = self._node.input.schema[self._seen]
             wanted.append(at_most_milliseconds(pl.col(self._seen).max(), dtype).alias(_SEEN))
+        lists = self._at([expr for one in self._values for expr in one.wanted()], batch)
         if not self._node.keys:
-            lists = [one.value.unique().implode().alias(one.name) for one in self._cut.distinct]
-            return rows.select(*wanted, *self._at(lists, batch))
-        lists = [one.value.unique().alias(one.name) for one in self._cut.distinct]
+            return rows.select(*wanted, *lists)
         expiry = [closing_instant(self._clocks, self._key).alias(_EXPIRY)] if self._clocks else []
-        return (
-            rows.group_by(self._at(self._node.keys, batch)).agg(*wanted, *self._at(lists, batch)).with_columns(expiry)
-        )
+        return rows.group_by(self._at(self._node.keys, batch)).agg(*wanted, *lists).with_columns(expiry)
 
     def _at(self, exprs: Sequence[pl.Expr], batch: Batch) -> Sequence[pl.Expr]:
         return at(exprs, batch.time) if self._tells_time else exprs
@@ -101,14 +89,16 @@ class AggregateOperator:
         newest = rows[_SEEN].max() if self._seen is not None else None
         taken = int(rows[_LEN].sum())
         rows, late, without_time = self._in_time(rows, batch)
-        for one in self._cut.distinct:
-            rows = self._count_new(rows, one.name, tables[f"values{one.name}"])
-        changed = tables["groups"].merge(rows.select(*self._key, *self._groups.values))
-        gone = changed.clear()
-        if self.evicts and batch.watermark is not None:
-            gone = tables["groups"].expire(batch.watermark)
-            for name in self._values:
-                tables[f"values{name}"].expire(batch.watermark)
+        fresh = []
+        for one in self._values:
+            rows, new = one.take(rows, tables)
+            fresh.append(new)
+        rows = rows.select(*self._key, *self._groups.values)
+        changed = tables["groups"].merge(rows)
+        for one, new in zip(self._values, fresh, strict=True):
+            one.place(new, rows, changed, tables)
+        mark = batch.watermark if self.evicts else None
+        gone = tables["groups"].expire(mark) if mark is not None else changed.clear()
         match self._mode:
             case "append":
                 shown = gone
@@ -116,6 +106,10 @@ class AggregateOperator:
                 shown = changed
             case "complete":
                 shown = tables["groups"].scan()
+        for one in self._values:
+            shown = one.listed(shown, tables)
+            if mark is not None:
+                one.expire(mark, tables)
         answer = shown.lazy().select(*self._key, *self._at(self._cut.finish, batch))
         return Change(
             rows=answer.explode(self._cut.lists) if self._cut.lists and not self._key else answer,
@@ -146,27 +140,32 @@ class AggregateOperator:
             rows = rows.filter(~is_late.fill_null(value=False))
         return rows, late, without_time
 
-    def _count_new(self, rows: pl.DataFrame, name: str, values: Table) -> pl.DataFrame:
-        """Replace the list of a group's values by the number of those it did not have yet."""
-        rows = rows.with_row_index(_ROW)
-        expiry = [_EXPIRY] if self._clocks else []
-        pairs = (
-            rows.select(*self._key, pl.col(name).alias(_VALUE), *expiry, _ROW)
-            .filter(pl.col(_VALUE).list.len() > 0)
-            .explode(_VALUE)
-        )
-        fresh = values.insert(pairs).group_by(_ROW).agg(pl.len().cast(pl.Int64).alias(name))
-        counted = rows.drop(name).join(fresh, on=_ROW, how="left", maintain_order="left")
-        return counted.drop(_ROW).with_columns(pl.col(name).fill_null(0))
-
     @property
     def grows(self) -> str | None:
+        if self.evicts:
+            return None
+        if self._values:
+            return self._values_grow
         times = [self._shown(name) for name, dtype in self._key.items() if dtype.is_temporal()]
         if self._clocks or not times or self._mode == "complete":
             return None
         return (
             f"the groups by {times[0]} are remembered for ever, since it has no watermark. Declare one before the "
             f'group_by, e.g. .pipe(ub.with_watermark, {times[0]}, "1h")'
+        )
+
+    @property
+    def _values_grow(self) -> str:
+        """Each row, or each distinct value, of some columns is remembered: which, and what would not."""
+        smaller = "min(), max(), mean() or top_k(...) need a few numbers"
+        if any("counts" in one.uses for one in self._cut.values):
+            smaller = "approx_quantile(...) needs a sketch of fixed size"
+        elif all(not one.uses for one in self._cut.values):
+            smaller = "approx_n_unique() needs a sketch of fixed size"
+        kept = " and ".join(f"each {one}" for one in self._cut.values)
+        return (
+            f"the aggregates remember {kept} for ever, so the state grows with them. {smaller}; or group by a window "
+            "of a watermarked column, and the values are forgotten with it"
         )
 
     def explain(self) -> Mapping[str, str]:
@@ -184,7 +183,8 @@ class AggregateOperator:
             lines["kept"] = f"until the watermark reaches {ends}; then {then}"
             lines["late"] = "rows for groups that the watermark of the batch before had closed"
         if self._values:
-            lines["values"] = "one row per group and distinct value: grows with the values"
+            lines["state"] += "" if self.evicts else " and the values"
+            lines["values"] = "; ".join(one.explain() for one in self._values)
         return lines
 
     def _shown(self, name: str) -> str:

@@ -8,46 +8,74 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal, TypeAlias
 
 import polars as pl
 
-__all__ = ["Aggregated", "Distinct", "Leaf", "StateColumn", "StateColumns"]
+from unbounded.expressions import passes
+
+__all__ = ["COUNT", "VALUE", "Aggregated", "Leaf", "StateColumn", "StateColumns", "Use", "Values"]
+
+VALUE: Final = "value"
+COUNT: Final = "count"
+
+Use: TypeAlias = Literal["values", "counts"]
+"""What a finish reads of values kept per key: a list of them, or a list of structs of VALUE and COUNT."""
 
 
 @dataclass(frozen=True, eq=False)
-class Distinct:
-    """The number of distinct values of `value` per key, counted in a store of its own into the column `name`.
+class Values:
+    """Values per key, kept in tables of their own; the state column `name` says how many there are, in an Int64.
 
-    `value` may filter, so evaluate it where an aggregate stands: `group_by(key).agg(value.unique())`.
+    They are the values of all rows, in order of arrival, if `every`; else the distinct ones, in order of appearance.
+    `value` may filter, so evaluate it where an aggregate stands: `group_by(key).agg(value.unique())`. For each of
+    `uses` the finish reads a column of lists, `listed(use)`; without any, the number is all that is asked for.
     """
 
     name: str
     value: pl.Expr
+    dtype: pl.DataType
+    every: bool
+    uses: frozenset[Use]
+
+    def __str__(self) -> str:
+        name = passes(self.value)
+        return f"{'row' if self.every else 'distinct value'} of {self.value if name is None else repr(name)}"
+
+    def listed(self, use: Use) -> str:
+        """The name of a column of lists."""
+        return f"{self.name}_{use}"
+
+    @property
+    def lists(self) -> pl.Schema:
+        """The columns of lists."""
+        of = {"values": self.dtype, "counts": pl.Struct({VALUE: self.dtype, COUNT: pl.Int64})}
+        return pl.Schema({self.listed(use): pl.List(of[use]) for use in sorted(self.uses)})
 
 
 @dataclass(frozen=True, eq=False)
 class StateColumn:
-    """One column of state; `text` says what it holds, equal over restarts; without a partial it is a `Distinct`."""
+    """One column of state; `text` says what it holds, equal over restarts; without a partial it counts `Values`."""
 
     name: str
     text: str
     partial: pl.Expr | None
     merge: pl.Expr
-    ordered: bool
 
 
 class StateColumns:
     """The state columns needed so far, over rows of `schema`; mutable, because aggregates share them.
 
-    `whole` are the aggregates themselves, as Polars computes them over all rows.
+    `whole` are the aggregates themselves, as Polars computes them over all rows; `ordered` says whether the order of
+    rows matters to any of them.
     """
 
     def __init__(self, schema: Mapping[str, pl.DataType]) -> None:
         self.schema = schema
-        self.distinct: list[Distinct] = []
         self.whole: list[pl.Expr] = []
+        self.ordered = False
         self._columns: dict[str, StateColumn] = {}
+        self._values: dict[str, Values] = {}
         self._rows = pl.LazyFrame(schema=schema)
 
     def __iter__(self) -> Iterator[StateColumn]:
@@ -57,10 +85,27 @@ class StateColumns:
         self, text: str, partial: pl.Expr | None, merge: Callable[[pl.Expr], pl.Expr], *, ordered: bool = False
     ) -> pl.Expr:
         """The column that holds `text`, made on first use; `ordered` if the order of rows decides what it holds."""
+        self.ordered |= ordered
         if text not in self._columns:
             name = f"__{len(self._columns)}"
-            self._columns[text] = StateColumn(name, text, partial, merge(pl.col(name)), ordered)
+            self._columns[text] = StateColumn(name, text, partial, merge(pl.col(name)))
         return pl.col(self._columns[text].name)
+
+    def values(self, text: str, value: pl.Expr, use: Use | None, *, every: bool = False) -> pl.Expr:
+        """The list of values of a group that a finish reads, or without a use their number."""
+        what = f"{'rows' if every else 'n_unique'} of {text}"
+        number = self.column(what, None, pl.Expr.sum)
+        name = number.meta.output_name()
+        known = self._values.get(name)
+        uses = (known.uses if known else frozenset()) | ({use} if use else set())
+        (dtype,) = self.dtypes([value])
+        self._values[name] = kept = Values(name, value, dtype, every, uses)
+        return pl.col(kept.listed(use)) if use else number
+
+    @property
+    def kept(self) -> tuple[Values, ...]:
+        """The values that are kept per key."""
+        return tuple(self._values.values())
 
     def dtypes(self, exprs: Sequence[pl.Expr]) -> list[pl.DataType]:
         """What Polars makes of expressions over the rows."""
@@ -68,10 +113,11 @@ class StateColumns:
         return self._rows.select(named).collect_schema().dtypes()
 
     def held(self) -> pl.Schema:
-        """The schema of the state."""
+        """The schema of the state, and of the lists of values that are read with it."""
         counted = pl.lit(0, pl.Int64)
         dtypes = self.dtypes([counted if one.partial is None else one.partial for one in self])
-        return pl.Schema(zip((one.name for one in self), dtypes, strict=True))
+        lists = {name: dtype for one in self.kept for name, dtype in one.lists.items()}
+        return pl.Schema({**dict(zip((one.name for one in self), dtypes, strict=True)), **lists})
 
 
 @dataclass(frozen=True)

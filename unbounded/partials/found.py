@@ -9,7 +9,7 @@ import polars as pl
 from unbounded.errors import UnsupportedOperationError
 from unbounded.expressions import call
 from unbounded.partials.columns import Aggregated
-from unbounded.trees import Tree, expression
+from unbounded.trees import Tree, expression, with_children
 
 __all__ = ["aggregated"]
 
@@ -57,6 +57,10 @@ def _agg(aggregate: Tree) -> Aggregated | None:
             return Aggregated("var", (part,), {"ddof": ddof})
         case {"Std": [part, int(ddof)]}:
             return Aggregated("std", (part,), {"ddof": ddof})
+        case {"Median": part}:
+            return Aggregated("quantile", (part,), {"at": [0.5], "method": "Linear"})
+        case {"Implode": {"input": part, "maintain_order": ordered}}:
+            return Aggregated("rows", (part,), {"ordered": ordered})
     ((name, part),) = aggregate.items()
     return Aggregated(_PLAIN[name], (part,), {}) if name in _PLAIN else None
 
@@ -93,6 +97,29 @@ def _function(tree: Tree, inputs: list[Tree], function: Tree) -> Aggregated | No
             return Aggregated("hist", (inputs[0],), {"bins": _constants(tree, inputs[1])})
         case str(name) if name in _PLAIN:
             return Aggregated(_PLAIN[name], tuple(inputs), {})
+    return _of_values(tree, inputs, function)
+
+
+def _of_values(tree: Tree, inputs: list[Tree], function: Tree) -> Aggregated | None:
+    """Aggregates that need the values themselves."""
+    match function:
+        case {"Unique": bool(ordered)}:
+            return Aggregated("unique", tuple(inputs), {"ordered": ordered})
+        case "UniqueCounts":
+            return Aggregated("unique_counts", tuple(inputs), {})
+        case {"ValueCounts": {"sort": sort, "normalize": normalize}}:
+            return Aggregated("value_counts", tuple(inputs), {"sort": sort, "normalize": normalize})
+        case {"Mode": {"maintain_order": ordered}}:
+            return Aggregated("mode", tuple(inputs), {"ordered": ordered})
+        case {"Quantile": {"method": method}}:
+            (at,) = _constants(tree, inputs[1])
+            return Aggregated("quantile", (inputs[0],), {"at": at if isinstance(at, list) else [at], "method": method})
+        case (
+            {"Boolean": "IsDuplicated" | "IsUnique" | "IsFirstDistinct" | "IsLastDistinct"}
+            | {"StringExpr": {"ConcatVertical": _}}
+            | {"Rank": {"options": {"method": "Average" | "Min" | "Max" | "Dense" | "Ordinal"}}}
+        ):
+            return Aggregated("over_rows", tuple(inputs), {"ordered": True, "each": with_children(tree, ["Element"])})
     return None
 
 

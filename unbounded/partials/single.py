@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 import polars as pl
 
 from unbounded.errors import UnsupportedOperationError
-from unbounded.partials.columns import Distinct, Leaf, StateColumns
+from unbounded.partials.columns import Leaf, StateColumns
 
 __all__ = ["SINGLE", "Value", "counted", "float_sum"]
 
@@ -103,14 +103,6 @@ def _beside(leaf: Leaf, state: StateColumns) -> pl.Expr:
     return state.column(what, leaf.whole, lambda column: beside(column, by), ordered=True)
 
 
-def _n_unique(leaf: Leaf, state: StateColumns) -> pl.Expr:
-    column = state.column(f"n_unique of {leaf.texts[0]}", None, pl.Expr.sum)
-    name = column.meta.output_name()
-    if all(one.name != name for one in state.distinct):
-        state.distinct.append(Distinct(name, leaf.inputs[0]))
-    return column.cast(leaf.dtype)
-
-
 def _any_or_all(leaf: Leaf, state: StateColumns) -> pl.Expr:
     """With ignore_nulls=False a null among the parts may still make the whole null."""
     merge, ignore_nulls = pl.Expr.any if leaf.function == "any" else pl.Expr.all, leaf.options["ignore_nulls"]
@@ -146,7 +138,6 @@ SINGLE: Final[Mapping[str, Value]] = {
     "mean": _mean,
     "min": _by_itself(pl.Expr.min),
     "min_by": _beside,
-    "n_unique": _n_unique,
     "nan_max": _by_itself(pl.Expr.nan_max),
     "nan_min": _by_itself(pl.Expr.nan_min),
     "null_count": lambda leaf, state: _nulls(leaf, state).cast(leaf.dtype),
