@@ -142,6 +142,14 @@ WRITTEN: dict[str, Case] = {
         lambda: frame().sink_parquet("out", chekpoint="c"),
         r"no option 'chekpoint'; did you mean 'checkpoint'",
     ),
+    "nothing to read again": (
+        lambda: frame().sink_memory(reread_bounded="batch"),
+        r"reread_bounded='batch'.*the query has none",
+    ),
+    "reread nonsense": (
+        lambda: frame().join(pl.LazyFrame({"k": ["a"]}), on="k").sink_memory(reread_bounded="batches"),
+        r"reread_bounded is 'batches'.*or write reread_bounded=\"batch\"",
+    ),
     "file option typo": (
         lambda: frame().sink_csv("out", checkpoint="c", seperator=";"),
         r"sink_csv has no option 'seperator'; did you mean 'separator'",

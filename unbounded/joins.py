@@ -168,7 +168,7 @@ class Joinable:
 
 
 def _static(other: pl.LazyFrame | pl.DataFrame) -> Static:
-    return Static(other.lazy() if isinstance(other, pl.DataFrame) else other)
+    return Static(other.lazy(), is_fixed=True) if isinstance(other, pl.DataFrame) else Static(other)
 
 
 def _names(columns: Any, argument: str) -> tuple[str, ...]:

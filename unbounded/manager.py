@@ -14,6 +14,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
 from typing import TypeAlias
 
 import polars as pl
@@ -343,6 +344,7 @@ def start(
     state: str | None,
     wait: bool | None,
     watermark_policy: WatermarkPolicy | None,
+    reread_bounded: str | timedelta | None,
 ) -> StreamingQuery:
     """Check, open and begin a query; see `StreamFrame.sink`."""
     trigger = checked(trigger)
@@ -370,6 +372,7 @@ def start(
         home=MemoryHome(storage),
         name=name,
         watermark_policy=watermark_policy,
+        reread_bounded=reread_bounded,
         background=lambda task: queries[0].tidy_later(task),
         forget_at_end=checkpoint is None,
     )

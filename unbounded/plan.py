@@ -79,9 +79,10 @@ class Scan(Node):
 
 @dataclass(frozen=True, eq=False)
 class Static(Node):
-    """A bounded table beside the stream. A LazyFrame is read once at each start, a DataFrame never changes."""
+    """A bounded table beside the stream. A LazyFrame is read at each start, a DataFrame is fixed for ever."""
 
     table: pl.LazyFrame
+    is_fixed: bool = False
 
     def apply(self, *rows: pl.LazyFrame) -> pl.LazyFrame:
         return self.table

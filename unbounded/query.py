@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -62,13 +62,14 @@ class MicroBatches:
         home: Home,
         name: str | None = None,
         watermark_policy: WatermarkPolicy | None = None,
+        reread_bounded: str | timedelta | None = None,
         background: Background = lambda task: task(),
         forget_at_end: bool = False,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         check(plan, mode, sink, checkpoint.url)
-        self._flow = Flow(plan, mode)
+        self._flow = Flow(plan, mode, reread_bounded)
         self._sink, self._mode, self._name = sink, mode, name
         self._asked_policy = watermark_policy
         self._policy: WatermarkPolicy = watermark_policy or "min"
@@ -123,7 +124,7 @@ class MicroBatches:
         self._sink.open(identity, self._flow.plan.schema, self._flow.key, self._sink_mode)
         self._refuse_another_history()
         self._restore(self.last.state if self.last is not None else None)
-        self._flow.open()
+        self._flow.open(self._wall_clock())
 
     @property
     def _sink_mode(self) -> Mode:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final, TypedDict, Unpack, cast
 
 import polars as pl
@@ -39,6 +40,7 @@ class SinkOptions(TypedDict, total=False):
     state: str | None
     wait: bool | None
     watermark_policy: WatermarkPolicy | None
+    reread_bounded: str | timedelta | None
 
 
 class ParquetSinkOptions(SinkOptions, ParquetOptions):
@@ -81,6 +83,10 @@ class Writable:
         watermark_policy: with several watermarks, whether the slowest input decides what is late ("min", the
             default, once each has sent rows) or the fastest ("max"). The first start of a checkpoint decides it.
 
+        reread_bounded: when the bounded side of a join is read again: "batch" (before every batch), or how old it
+            may be, "10m"; by default only at the next start. A row is joined with what was read for its batch, and a
+            batch that is run again after a crash with what is there then. A frame of `ub.read_sink` stays as it was.
+
         Raises PlanError with all reasons if the plan cannot be kept in this mode, CheckpointError if the
         checkpoint does not fit, and, if it waits, the query's own error.
         """
@@ -97,6 +103,7 @@ class Writable:
             state=options.get("state"),
             wait=options.get("wait"),
             watermark_policy=options.get("watermark_policy"),
+            reread_bounded=options.get("reread_bounded"),
         )
 
     def sink_parquet(

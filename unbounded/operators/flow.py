@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from unbounded.lineage import clocks, is_whole, passing, table_key
 from unbounded.now import at, tells_time
 from unbounded.operators import Batch, Change, Operator, at_most_milliseconds
 from unbounded.operators.aggregate import AggregateOperator
+from unbounded.operators.bounded import BoundedTables
 from unbounded.operators.explaining import explained
 from unbounded.operators.in_order import InOrderOperator
 from unbounded.operators.keep import KeepOperator
@@ -68,11 +69,11 @@ class Outcome:
 class Flow:
     """A plan in an output mode, ready to take batches.
 
-    Bounded tables are read by `open`, once per start. `run` may be called again for the same batch
-    only after the tables were restored.
+    Bounded tables are read by `open`, and again as `BoundedTables` says. `run` may be called again for the same
+    batch only after the tables of state were restored.
     """
 
-    def __init__(self, plan: Node, mode: Mode) -> None:
+    def __init__(self, plan: Node, mode: Mode, reread_bounded: str | timedelta | None = None) -> None:
         self.plan, self.mode = lower_filters(plan), mode
         self.scans = {node.name: node for node in walk(self.plan) if isinstance(node, Scan)}
         # A filter below its watermark may make two nodes of one: all of them tell the same watermark.
@@ -85,7 +86,7 @@ class Flow:
             # Above a table that every batch shows whole, each verb is Polars' own.
             if not any(is_whole(below, mode) for below in node.inputs):
                 self._add_operator(node)
-        self._static: dict[int, pl.LazyFrame] = {}
+        self._bounded = BoundedTables((one for one in walk(self.plan) if isinstance(one, Static)), reread_bounded)
         self._timed = [node for node in walk(self.plan) if tells_time(vars(node))]
         self._dated: dict[int, Node] = {}  # those, in the batch that runs
         self._rows_before = _LARGE  # the first batch may be years of history
@@ -152,14 +153,13 @@ class Flow:
             "operators": {one.id: dict(one.pinned()) for one in self.operators},
         }
 
-    def open(self) -> None:
+    def open(self, now: datetime) -> None:
         """Read the bounded tables."""
-        for node in walk(self.plan):
-            if isinstance(node, Static):
-                self._static[_id_of(node)] = node.table.collect().lazy()
+        self._bounded.read(now)
 
     def run(self, batch: Batch, rows: Mapping[str, pl.LazyFrame], tables: Mapping[str, Table]) -> Outcome:
         """Take one batch of every source through the plan."""
+        self._bounded.refresh(batch.time)
         self._dated = {_id_of(node): _at(node, batch.time) for node in self._timed}
         lazies: dict[int, pl.LazyFrame] = {}
         changes: dict[str, Change] = {}
@@ -228,7 +228,7 @@ class Flow:
             case Scan():
                 answer = rows[node.name]
             case Static():
-                answer = self._static[_id_of(node)]
+                answer = self._bounded[node]
             case Window() if not is_whole(node.input, self.mode):
                 answer = node.assign(self._lazy(node.input, lazies, rows))
             case Join() if self._ordered:
@@ -301,7 +301,8 @@ class Flow:
     # For people ---------------------------------------------------------------------------------
     def explain(self) -> str:
         """The plan from sink to sources, then what each operator remembers, for how long, and what is late."""
-        return explained(self.plan, {node: self._operators.get(_id_of(node)) for node in walk(self.plan)})
+        plan = explained(self.plan, {node: self._operators.get(_id_of(node)) for node in walk(self.plan)})
+        return "\n\n".join([plan, *self._bounded.explain()])
 
     def growths(self) -> list[str]:
         """What is remembered without a bound, and what would bound it."""
