@@ -41,6 +41,7 @@ ORDER = (
     "operators",
     "report",
     "query",
+    "iteration",
     "manager",
     "writing",
     "spark_options",

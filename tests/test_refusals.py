@@ -142,6 +142,21 @@ WRITTEN: dict[str, Case] = {
         lambda: frame().sink_parquet("out", chekpoint="c"),
         r"no option 'chekpoint'; did you mean 'checkpoint'",
     ),
+    "loop with a checkpoint": (
+        lambda: frame().collect_batches(checkpoint="c"),
+        r"collect_batches\(checkpoint='c'\).*the query is the loop itself.*foreach_batch\(f, checkpoint=",
+    ),
+    "loop in chunks": (lambda: frame().collect_batches(chunk_size=10), r"chunk_size=10.*max_bytes_per_trigger="),
+    "loop option typo": (lambda: frame().collect_batches(lasy=True), r"no option 'lasy'; did you mean 'lazy'"),
+    "loop over what never closes": (
+        lambda: frame().group_by("k").len().collect_batches(lazy=True),
+        r"groups by 'k' never close",
+    ),
+    "batches on an engine": (lambda: frame().sink_batches(print, engine="gpu"), r"engine='gpu'.*without it"),
+    "batches to a function of two": (
+        lambda: frame().sink_batches(lambda rows, batch_id: None),
+        r"needs a function \(rows\).*foreach_batch",
+    ),
     "nothing to read again": (
         lambda: frame().sink_memory(reread_bounded="batch"),
         r"reread_bounded='batch'.*the query has none",

@@ -19,7 +19,6 @@ _EACH_BATCH = "frame.foreach_batch(f), where f gets each batch as a pl.DataFrame
 REFUSED: Final[dict[str, tuple[str, str]]] = {
     "collect": (_ENDLESS, _LOOK.format("collect()")),
     "collect_async": (_ENDLESS, _LOOK.format("collect_async()")),
-    "collect_batches": (_LATER, _EACH_BATCH),
     "describe": (_ENDLESS, _LOOK.format("describe()")),
     "deserialize": (
         "a plan holds sources, which are objects of this process",
@@ -34,7 +33,6 @@ REFUSED: Final[dict[str, tuple[str, str]]] = {
     "serialize": ("a plan holds sources, which are objects of this process", "build the frame with the same function"),
     "shift": ("it needs the order of rows over batches, and is not built yet", _EACH_BATCH),
     "show_graph": (_LATER, "explain()"),
-    "sink_batches": ("batches have numbers here, by which a repeated one is known", "foreach_batch(f)"),
     "sink_delta": (_LATER, "sink_parquet(path, checkpoint=...)"),
     "sink_iceberg": (_LATER, "sink_parquet(path, checkpoint=...)"),
     "sql": (_LATER, "the same query with verbs"),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any, Final, TypedDict, Unpack, cast
 
 import polars as pl
 
 from unbounded.connectors import Mode, Sink, WatermarkPolicy
-from unbounded.errors import UnknownOptionError
+from unbounded.errors import PlanError, UnknownOptionError, UnsupportedOperationError
+from unbounded.iteration import batches_of
 from unbounded.manager import StreamingQuery, start
 from unbounded.plan import Node
 from unbounded.sinks.console import ConsoleSink
@@ -18,9 +21,11 @@ from unbounded.sinks.each_batch import EachBatchSink
 from unbounded.sinks.files import FileSink
 from unbounded.sinks.formats import OPTIONS, REFUSED, CsvOptions, Format, IpcOptions, NdjsonOptions, ParquetOptions
 from unbounded.sinks.memory import MemorySink
-from unbounded.trigger import ProcessingTime, Trigger
+from unbounded.trigger import AvailableNow, Once, ProcessingTime, Trigger
 
 __all__ = [
+    "BatchSinkOptions",
+    "CollectOptions",
     "CsvSinkOptions",
     "IpcSinkOptions",
     "NdjsonSinkOptions",
@@ -59,6 +64,36 @@ class IpcSinkOptions(SinkOptions, IpcOptions):
     """What `sink_ipc` takes."""
 
 
+class CollectOptions(TypedDict, total=False):
+    """What `collect_batches` takes."""
+
+    maintain_order: bool
+    lazy: bool
+    output_mode: Mode
+    trigger: Trigger
+    watermark_policy: WatermarkPolicy | None
+    reread_bounded: str | timedelta | None
+
+
+class BatchSinkOptions(SinkOptions, total=False):
+    """What `sink_batches` takes."""
+
+    maintain_order: bool
+
+
+_BY_CHUNK: Final = {
+    **{name: REFUSED[name] for name in ("engine", "optimizations")},
+    "chunk_size": (
+        None,
+        "a frame is a batch, as large as its sources make it",
+        "max_bytes_per_trigger= or max_files_per_trigger= of the scan, or rows.iter_slices(n)",
+    ),
+}
+_OF_A_LOOP = (
+    None,
+    "the query is the loop itself, and a loop that is left does not say whether it used its last rows",
+    "foreach_batch(f, checkpoint=...)",
+)
 _COMMON: Final = tuple(SinkOptions.__annotations__)
 
 
@@ -210,3 +245,82 @@ class Writable:
         `(query.id, batch_id)` tells a repetition. Options as for `sink`.
         """
         return self.sink(EachBatchSink(function), **options)
+
+    def sink_batches(
+        self, function: Callable[[pl.DataFrame], bool | None], **options: Unpack[BatchSinkOptions]
+    ) -> StreamingQuery:
+        """Call `function(rows)` once per batch, until it returns True, as Polars does; `foreach_batch` without numbers.
+
+        After True the batch is committed and the query stops. At least once, as `foreach_batch`. Options as for
+        `sink`; `chunk_size`, `lazy`, `engine` and `optimizations` of Polars are refused, rows are always in order.
+        """
+        _check("sink_batches", options, {**_BY_CHUNK, "lazy": REFUSED["lazy"]}, BatchSinkOptions)
+        _check_takes_rows(function)
+        begun: Future[StreamingQuery] = Future()
+
+        def each(rows: pl.DataFrame, batch_id: int) -> None:
+            answer: object = function(rows)
+            if answer is True:
+                begun.result().stop()
+            return None if isinstance(answer, bool) else answer  # type: ignore[return-value]  # and is refused
+
+        each.__name__ = getattr(function, "__name__", repr(function))
+        common = {name: value for name, value in options.items() if name in _COMMON}
+        waits = options.get("wait")
+        query = self.foreach_batch(each, **cast("SinkOptions", {**common, "wait": False}))
+        begun.set_result(query)
+        if isinstance(options.get("trigger"), AvailableNow | Once) if waits is None else waits:
+            try:
+                query.await_termination()
+            except KeyboardInterrupt:  # nobody has the handle yet
+                query.stop()
+                raise
+        return query
+
+    def collect_batches(self, **options: Unpack[CollectOptions]) -> Generator[pl.DataFrame, None, None]:
+        """One frame for each batch, also without rows: `for rows in frame.collect_batches(): ...`.
+
+        The query runs in the loop: a batch when its frame is asked for, its errors where the loop is, until the
+        trigger ends it, by default with what is there now, or the loop is left. Then nothing of it remains; to
+        continue where a loop stopped, use `foreach_batch` with a checkpoint.
+
+        lazy: whether the query starts with the first frame that is asked for (True) or now (False, the default).
+        trigger: `ub.available_now()` by default; `ub.processing_time("5s")` gives frames without end.
+        output_mode, watermark_policy, reread_bounded: as for `sink`; "update" gives the new rows of the keys that a
+            batch touched, "complete" the whole answer each time.
+
+        `chunk_size`, `engine` and `optimizations` of Polars are refused; rows are always in order.
+        """
+        loop = dict.fromkeys(("checkpoint", "name", "state", "wait"), _OF_A_LOOP)
+        _check("collect_batches", options, {**_BY_CHUNK, **loop}, CollectOptions)
+        return batches_of(
+            self._plan,
+            mode=options.get("output_mode", "append"),
+            trigger=options.get("trigger", AvailableNow()),
+            watermark_policy=options.get("watermark_policy"),
+            reread_bounded=options.get("reread_bounded"),
+            lazy=options.get("lazy", False),
+        )
+
+
+def _check(
+    function: str, options: Mapping[str, object], refused: Mapping[str, tuple[object, str, str]], valid: type
+) -> None:
+    """UnsupportedOperationError for an option of Polars that has no meaning here, UnknownOptionError for no option."""
+    for option, value in options.items():
+        if option in refused:
+            nothing, because, instead = refused[option]
+            if value != nothing:
+                raise UnsupportedOperationError(f"{function}({option}={value!r})", because=because, instead=instead)
+        elif option not in valid.__annotations__:
+            raise UnknownOptionError(option, function, valid.__annotations__)
+
+
+def _check_takes_rows(function: Callable[[pl.DataFrame], object]) -> None:
+    try:
+        inspect.signature(function).bind(None)
+    except (TypeError, ValueError):
+        raise PlanError(
+            f"sink_batches needs a function (rows), not {function!r}. Pass def write(rows) -> None; for the number of "
+            "the batch too, use foreach_batch with def write(rows, batch_id)"
+        ) from None
