@@ -187,8 +187,8 @@ def _check_function(function: Generate) -> None:
     if not callable(function):
         raise PlanError(
             f"scan_generator() of a {type(function).__name__}: after a crash the rows between two offsets are asked "
-            f"for again, and an iterator that has begun cannot begin again. Give the function that makes it: {example}; "
-            "or, if all rows are here already, ub.concat([stream, pl.DataFrame(...)])"
+            f"for again, and an iterator that has begun cannot begin again. Give the function that makes it: "
+            f"{example}; or, if all rows are here already, ub.concat([stream, pl.DataFrame(...)])"
         )
     if inspect.isasyncgenfunction(function) or inspect.iscoroutinefunction(function):
         raise PlanError(

@@ -330,9 +330,9 @@ def scan_generator(
     """An endless table of the rows that a Python function gives: `function(since, until)` yields `(rows, offset)`.
 
     It gives the rows behind the offset `since` (None: from the start) up to `until` (None: all that is there now), a
-    piece at a time. `rows` are a `pl.DataFrame`, a list of dicts or a dict of lists, with exactly the columns of `schema`;
-    `offset` is any JSON value but null that tells how far the input was read with them. The function ends when there
-    is nothing more, and is called again later.
+    piece at a time. `rows` are a `pl.DataFrame`, a list of dicts or a dict of lists, with exactly the columns of
+    `schema`; `offset` is any JSON value but null that tells how far the input was read with them. The function ends
+    when there is nothing more, and is called again later.
 
         def readings(since, until):
             for number in range(since or 0, until or newest()):

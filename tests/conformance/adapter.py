@@ -113,7 +113,7 @@ class _Sources:
         if declared.get("format", "json") != "json":
             raise Untranslated(f"a source of {declared['format']} files")
         names = {"max_files_per_batch": "max_files_per_trigger"}
-        options = {names.get(name, name): int(text) for name, text in declared.get("options", {}).items()}
+        options: Any = {names.get(name, name): int(text) for name, text in declared.get("options", {}).items()}
         # Spark reads what does not fit as null.
         schema = _dtypes(declared["schema"])
         return ub.scan_ndjson(self._place(name), schema=schema, name=name, ignore_errors=True, **options)
