@@ -132,7 +132,21 @@ WRITTEN: dict[str, Case] = {
     ),
     "join_asof on nothing": (lambda: frame().join_asof(frame().clear()), r"write on="),
     "groups without rows to show": (lambda: frame().select("k").group_by("k").head(), r"beside the keys"),
-    "concat with bounded": (lambda: ub.concat([frame(), frame().clear()]), r"bounded frame.*not built"),
+    "concat side by side": (lambda: ub.concat([frame(), frame()], how="horizontal"), r"no fixed place.*how='vertical'"),  # type: ignore[call-overload]
+    "concat of no frame": (lambda: ub.concat([frame(), "sales/"]), r"item 1 is a str.*StreamFrame"),  # type: ignore[list-item]
+    "generator that has begun": (
+        lambda: ub.scan_generator(iter([]), schema=SCHEMA),  # type: ignore[arg-type]
+        r"list_iterator.*cannot begin again.*def rows\(since, until\)",
+    ),
+    "generator without offsets": (
+        lambda: ub.scan_generator(lambda since: [], schema=SCHEMA),  # type: ignore[arg-type,misc]
+        r"two offsets, and it does not take them.*def rows\(since, until\)",
+    ),
+    "generator without columns": (lambda: ub.scan_generator(lambda since, until: [], schema={}), r"schema=\{"),
+    "generator limit": (
+        lambda: ub.scan_generator(lambda since, until: [], schema=SCHEMA, max_rows_per_trigger=0),
+        r"whole number above 0, or None",
+    ),
     "trigger text": (
         lambda: frame().sink_memory(trigger="5s"),
         r"trigger=ub.processing_time\('5s'\)",

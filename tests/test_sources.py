@@ -94,7 +94,7 @@ class GeneratorWorld:
 
     def grow(self) -> pl.DataFrame:
         number = len(self.log)
-        rows = [{"key": f"k{number}", "value": number}, {"key": None, "value": None}]
+        rows: list[dict[str, Any]] = [{"key": f"k{number}", "value": number}, {"key": None, "value": None}]
         self.log += rows
         return pl.DataFrame(rows, schema=SCHEMA)
 

@@ -7,6 +7,7 @@ import typing
 from unbounded.checkpoint import reset
 from unbounded.connectors import (
     Blames,
+    Bounded,
     Counts,
     Covers,
     Identity,
@@ -45,6 +46,7 @@ from unbounded.scan import (
     scan_rate,
 )
 from unbounded.sinks.reading import read_sink, verify
+from unbounded.sources.bounded import BoundedSource
 from unbounded.sources.memory import MemorySource
 from unbounded.spark_style import DataStreamReader, read_stream
 from unbounded.spark_writing import DataStreamWriter
@@ -55,6 +57,8 @@ readStream = read_stream
 
 __all__ = [
     "Blames",
+    "Bounded",
+    "BoundedSource",
     "CheckpointError",
     "ConnectorError",
     "Counts",

@@ -75,6 +75,7 @@ class Checkpoint:
         self.id = ""
         self.pinned: Mapping[str, Any] = {}
         self.last: Commit | None = None
+        self.done: Intent | None = None
         self.pending: Intent | None = None
 
     @property
@@ -88,8 +89,8 @@ class Checkpoint:
 
         `may_differ` are dotted paths in `pinned` that the user allowed to change.
 
-        Afterwards `id`, `pinned` (as of the first start), `last` (the newest commit, None before the first batch)
-        and `pending` (an intent without a commit) are set.
+        Afterwards `id`, `pinned` (as of the first start), `last` (the newest commit, None before the first batch),
+        `done` (its intent) and `pending` (an intent without a commit) are set.
         """
         self._lock = self._storage.lock(_owner(run_id, name))
         for folder in ("", "offsets", "commits", "state"):
@@ -104,7 +105,7 @@ class Checkpoint:
             )
         self.last = self._read_commit(commits[-1]) if commits else None
         if self.last is not None and self.last.batch in offsets:
-            self._check_intent(self.last)
+            self.done = self._intent_of(self.last)
         after = self.next_batch
         self.pending = self._read_intent(after) if after in offsets else None
 
@@ -112,12 +113,14 @@ class Checkpoint:
     def next_batch(self) -> int:
         return 0 if self.last is None else self.last.batch + 1
 
-    def _check_intent(self, commit: Commit) -> None:
-        if self.intent_digest(self._read_intent(commit.batch)) != commit.intent:
+    def _intent_of(self, commit: Commit) -> Intent:
+        found = self._read_intent(commit.batch)
+        if self.intent_digest(found) != commit.intent:
             raise CheckpointError(
                 f"{self.url}/offsets/{commit.batch:012d} is not the intent that was committed; it was copied from "
                 "elsewhere. Restore the file from a backup, or start with a new checkpoint and a new output path"
             )
+        return found
 
     def intend(self, intent: Intent) -> str:
         """Write an intent durably and return its digest."""

@@ -14,6 +14,7 @@ import polars as pl
 
 __all__ = [
     "Blames",
+    "Bounded",
     "Counts",
     "Covers",
     "Guarantee",
@@ -86,7 +87,7 @@ class Source(Protocol):
         """
 
     def acknowledge(self, until: Offset) -> None:
-        """The batch up to `until` is durable. May be called again after a restart."""
+        """The batch up to `until` is durable. Called again after a restart for the last batch, so surely once each."""
 
 
 @runtime_checkable
@@ -95,6 +96,15 @@ class Verifies(Protocol):
 
     def verify(self, since: Offset | None, until: Offset) -> None:
         """Called after the rows were collected and before the sink: SourceDataLostError if the range changed."""
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A source that is whole from the start: all its rows come in the first batch, so its time never waits for more."""
+
+    @property
+    def is_bounded(self) -> bool:
+        """True."""
 
 
 @runtime_checkable
@@ -140,7 +150,7 @@ class Blames(Protocol):
     """A source that can say which of its units Polars cannot read."""
 
     def unreadable(self, until: Offset) -> str | None:
-        """The first unit of the batch that fails when read alone; None if each can be read."""
+        """The first unit of the batch that fails when read alone, and why; None if each can be read."""
 
 
 @runtime_checkable

@@ -27,6 +27,7 @@ from unbounded.plan import (
     Step,
     Unique,
     Watermark,
+    is_bounded,
     walk,
 )
 from unbounded.windows import LABEL, Window
@@ -116,7 +117,8 @@ def _(node: Unique | Positioned | InOrder) -> dict[str, Clock]:
 
 @clocks.register
 def _(node: Concat) -> dict[str, Clock]:
-    first, *others = [clocks(part) for part in node.parts]
+    # What came in the first batch, before there was a watermark, is never awaited behind it.
+    first, *others = [clocks(part) for part in node.parts if not is_bounded(part)] or map(clocks, node.parts)
     shared = {name: [clock, *(other.get(name) for other in others)] for name, clock in first.items()}
     return {
         name: Clock(clock.lasts, max(one.behind for one in all_clocks if one))

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from unbounded.connectors import Source
+from unbounded.connectors import Bounded, Source
 from unbounded.durations import milliseconds
 from unbounded.errors import PlanError
 from unbounded.expressions import columns_of
@@ -36,6 +36,7 @@ __all__ = [
     "Watermark",
     "Whole",
     "evaluate",
+    "is_bounded",
     "lower_filters",
     "walk",
     "watermarked",
@@ -313,6 +314,11 @@ def walk(node: Node) -> Iterator[Node]:
             yield one
 
     return visit(node)
+
+
+def is_bounded(node: Node) -> bool:
+    """Whether all rows of a node come in the first batch of a query."""
+    return all(isinstance(one.source, Bounded) for one in walk(node) if isinstance(one, Scan))
 
 
 def evaluate(

@@ -125,6 +125,8 @@ class MicroBatches:
         self._refuse_another_history()
         self._restore(self.last.state if self.last is not None else None)
         self._flow.open(self._wall_clock())
+        if self._checkpoint.done is not None:
+            self._acknowledge(self._checkpoint.done)  # a crash may have come before that, or in the midst of it
 
     @property
     def _sink_mode(self) -> Mode:
@@ -287,7 +289,7 @@ class MicroBatches:
         batch = Batch(intent.batch, datetime.fromisoformat(intent.time), intent.late, intent.watermark)
         try:
             outcome = self._flow.run(batch, rows, self._tables)
-        except pl.exceptions.ComputeError as error:
+        except (pl.exceptions.PolarsError, OSError) as error:
             raise self._blamed(intent, error) from error
         for name, until in intent.offsets.items():
             source = self._sources[name]
@@ -295,16 +297,17 @@ class MicroBatches:
                 source.verify(positions.get(name), until)
         return outcome
 
-    def _blamed(self, intent: Intent, error: pl.exceptions.ComputeError) -> Exception:
+    def _blamed(self, intent: Intent, error: Exception) -> Exception:
         """An error that names the file that cannot be read, if it is one that did not fit its columns."""
         for name, until in intent.offsets.items():
             source = self._sources[name]
             unit = source.unreadable(until) if isinstance(source, Blames) else None
             if unit is not None:
                 return ConnectorError(
-                    f"{unit} of source {name!r} does not fit its columns: {error}. Batch {intent.batch} was not "
-                    "committed. Scan with ignore_errors=True to read nulls there; or mend or take away the file, and "
-                    f"let the batch be planned anew: ub.reset({self._checkpoint.url!r}, pending_only=True)"
+                    f"source {name!r} cannot be read as its columns: {unit}. Batch {intent.batch} was not committed. "
+                    'Scan text with on_bad_record="dead_letter" to set such records aside, or with ignore_errors=True '
+                    "to read nulls there; or mend or take away the file, and let the batch be planned anew: "
+                    f"ub.reset({self._checkpoint.url!r}, pending_only=True)"
                 )
         return error
 
@@ -359,8 +362,12 @@ class MicroBatches:
             source = self._sources[name]
             if isinstance(source, Remembers):
                 source.remember(source.memory(until))
-            source.acknowledge(until)
+        self._acknowledge(intent)
         self._background(lambda: self._tidy(intent.batch))
+
+    def _acknowledge(self, intent: Intent) -> None:
+        for name, until in intent.offsets.items():
+            self._sources[name].acknowledge(until)
 
     def _tidy(self, committed: int) -> None:
         self._home.tidy(committed)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from typing import Any, Literal, TypeVar, overload
+from itertools import count
+from typing import Any, Literal, TypeVar, get_args, overload
 
 import polars as pl
 
 from unbounded.durations import milliseconds
-from unbounded.errors import UnsupportedOperationError
+from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.frame import StreamFrame
-from unbounded.plan import Concat
+from unbounded.plan import Concat, Node, Scan, walk
+from unbounded.sources.bounded import BoundedSource
 
 __all__ = ["BoundedNamespace", "FrameT", "concat", "with_watermark"]
 
@@ -36,23 +38,60 @@ def with_watermark(frame: FrameT, column: str, delay: str | timedelta) -> FrameT
     return frame.sort(column)
 
 
+# An empty list could be of any kind, says mypy; Polars refuses it.
 @overload
-def concat(items: Iterable[StreamFrame], *, how: ConcatHow = "vertical") -> StreamFrame: ...
+def concat(  # type: ignore[overload-overlap]
+    items: Iterable[pl.DataFrame], *, how: ConcatHow = "vertical"
+) -> pl.DataFrame: ...
 @overload
-def concat(items: Iterable[pl.LazyFrame], *, how: ConcatHow = "vertical") -> pl.LazyFrame: ...
+def concat(  # type: ignore[overload-overlap]
+    items: Iterable[pl.LazyFrame], *, how: ConcatHow = "vertical"
+) -> pl.LazyFrame: ...
+@overload
+def concat(
+    items: Iterable[StreamFrame | pl.LazyFrame | pl.DataFrame], *, how: ConcatHow = "vertical"
+) -> StreamFrame: ...
 def concat(items: Iterable[Any], *, how: ConcatHow = "vertical") -> Any:
-    """Put frames of one kind behind one another; `pl.concat` for bounded ones."""
+    """Put frames behind one another: streams, and bounded frames among them; `pl.concat` where all are bounded.
+
+    The rows of a bounded frame all come in the first batch of a query. A `pl.LazyFrame` is collected then, once; if a
+    crash comes before that batch is committed, it is collected again, and must have the same rows, else the query fails
+    with SourceDataLostError. It delays no watermark: declare that of the stream before, and its rows are never late.
+
+    Bounded frames are the sources "bounded", "bounded-2", ... of the query;
+    `ub.scan(ub.BoundedSource(frame), name=...)` gives one another name.
+    """
     frames = list(items)
     streams = [frame for frame in frames if isinstance(frame, StreamFrame)]
     if not streams:
         return pl.concat(frames, how=how)
-    if len(streams) < len(frames):
+    if how not in get_args(ConcatHow):
         raise UnsupportedOperationError(
-            "concat() of a stream and a bounded frame",
-            because="it is not built yet",
-            instead="write the bounded rows into the stream's folder, or concat the answers",
+            f"concat(how={how!r}) of a stream",
+            because="rows of a stream have no fixed place beside which others could be put",
+            instead="a join on a key, or one of " + ", ".join(f"how={one!r}" for one in get_args(ConcatHow)),
         )
-    return StreamFrame(Concat(tuple(frame._plan for frame in streams), how))
+    names = {node.name for frame in streams for node in walk(frame._plan) if isinstance(node, Scan)}
+    parts: list[Node] = []
+    for frame in frames:
+        match frame:
+            case StreamFrame():
+                parts.append(frame._plan)
+            case pl.DataFrame() | pl.LazyFrame():
+                name = next(name for name in _bounded_names() if name not in names)
+                names.add(name)
+                parts.append(Scan(BoundedSource(frame), name))
+            case _:
+                raise PlanError(
+                    f"concat() puts frames behind one another, and item {len(parts)} is a {type(frame).__name__}. Give "
+                    "a StreamFrame, a pl.LazyFrame or a pl.DataFrame"
+                )
+    return StreamFrame(Concat(tuple(parts), how))
+
+
+def _bounded_names() -> Iterator[str]:
+    yield "bounded"
+    yield from (f"bounded-{number}" for number in count(2))
 
 
 @pl.api.register_lazyframe_namespace("ub")

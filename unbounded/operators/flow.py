@@ -40,6 +40,7 @@ from unbounded.plan import (
     Step,
     Unique,
     Watermark,
+    is_bounded,
     lower_filters,
     walk,
 )
@@ -77,7 +78,9 @@ class Flow:
         self.plan, self.mode = lower_filters(plan), mode
         self.scans = {node.name: node for node in walk(self.plan) if isinstance(node, Scan)}
         # A filter below its watermark may make two nodes of one: all of them tell the same watermark.
-        self._marks = [node for node in walk(self.plan) if isinstance(node, Watermark)]
+        marks = [node for node in walk(self.plan) if isinstance(node, Watermark)]
+        # What is whole from the start would hold the watermark back for ever.
+        self._marks = [mark for mark in marks if not is_bounded(mark)] or marks
         self.delays = {mark.name: mark.delay for mark in self._marks}
         self._carriers: dict[int, str] = {}
         self._counters: dict[str, str] = {}
