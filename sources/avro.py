@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import polars as pl
@@ -15,30 +16,53 @@ from polars.io.plugins import register_io_source
 
 from unbounded.errors import ConnectorError
 
-__all__ = ["header", "scan", "schema"]
+__all__ = ["Header", "header", "scan", "schema"]
 
 _MAGIC = b"Obj\x01"
 _MARKER = 16  # bytes
+_EDGE = 65_536  # bytes that hold a header of some thousand columns
 
 
-def header(head: bytes) -> bytes | None:
-    """The first bytes of a file up to its first marker; None if these are too few, or none of Avro."""
+@dataclass(frozen=True)
+class Header:
+    """What stands before the first block: `length` bytes with the schema in JSON, and the marker of the file."""
+
+    schema: bytes
+    marker: bytes
+    length: int
+
+    @property
+    def empty_file(self) -> bytes:
+        """A file of the same columns without rows, and without the codec: of such files Polars reads no schema."""
+        key = b"avro.schema"
+        entry = b"\x02" + _spelt(len(key)) + key + _spelt(len(self.schema)) + self.schema
+        return _MAGIC + entry + b"\x00" + self.marker
+
+
+def header(head: bytes) -> Header | None:
+    """The header of a file that begins so; None if these bytes are too few, or none of Avro."""
     if not head.startswith(_MAGIC):
         return None
     at = len(_MAGIC)
+    found: dict[bytes, bytes] = {}
     try:
         while True:
             entries, at = _number(head, at)
             if entries == 0:
-                found = head[: at + _MARKER]
-                return found if len(found) == at + _MARKER else None
+                marker = head[at : at + _MARKER]
+                return Header(found[b"avro.schema"], marker, at + _MARKER) if len(marker) == _MARKER else None
             if entries < 0:  # then the size of the entries stands before them
                 _, at = _number(head, at)
-            for _ in range(2 * abs(entries)):  # key and value
-                length, at = _number(head, at)
-                at += length
-    except IndexError:
+            for _ in range(abs(entries)):
+                key, at = _text(head, at)
+                found[key], at = _text(head, at)
+    except (IndexError, KeyError):
         return None
+
+
+def _text(data: bytes, at: int) -> tuple[bytes, int]:
+    length, at = _number(data, at)
+    return data[at : at + length], at + length
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
@@ -53,9 +77,18 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
-def schema(file: str | bytes, name: str) -> pl.Schema:
-    """The columns of a file, of which the header is enough. ConnectorError for types that Polars does not know."""
-    return _read(file, name, rows=0).schema
+def _spelt(number: int) -> bytes:
+    """A number that is not negative, as `_number` reads it."""
+    value, spelt = number << 1, bytearray()
+    while value >= 0x80:
+        spelt.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*spelt, value])
+
+
+def schema(found: Header, name: str) -> pl.Schema:
+    """The columns that a header tells. ConnectorError for types that Polars does not know."""
+    return _read(found.empty_file, name).schema
 
 
 def scan(
@@ -66,7 +99,7 @@ def scan(
     extra_columns: Literal["ignore", "raise"] = "raise",
 ) -> pl.LazyFrame:
     """One lazy frame over paths or contents, read file by file; with `columns`, which all of them must have."""
-    wanted = schema(files[0], _named(files[0])) if columns is None else columns
+    wanted = _schema_of(files[0]) if columns is None else columns
 
     def read(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
@@ -86,14 +119,30 @@ def scan(
     return register_io_source(read, schema=wanted)
 
 
+def _schema_of(file: str | bytes) -> pl.Schema:
+    found = header(_head(file))
+    return _read(file, _named(file), rows=0).schema if found is None else schema(found, _named(file))
+
+
+def _head(file: str | bytes) -> bytes:
+    if isinstance(file, bytes):
+        return file[:_EDGE]
+    with open(file, "rb") as opened:
+        return opened.read(_EDGE)
+
+
 def _read(file: str | bytes, name: str, *, rows: int | None = None) -> pl.DataFrame:
     try:
         return pl.read_avro(io.BytesIO(file) if isinstance(file, bytes) else file, n_rows=rows)
     except (pl.exceptions.PanicException, pl.exceptions.ComputeError) as error:
+        head = _head(file)
+        found = header(head)
+        if found is not None and len(head) == found.length and head != found.empty_file:
+            return _read(found.empty_file, name)  # Polars cannot read a file with a codec and no block
         # A panic is no Exception, and would end the process of a query without a word of which file it was.
         raise ConnectorError(
-            f"Polars cannot read the Avro file {name}: {error}. It knows no maps, no unions but with null, and no "
-            "codecs but deflate and snappy. Write it otherwise, or move it away"
+            f"Polars cannot read the Avro file {name}: {' '.join(str(error).split())[:200]}. It knows no maps, no "
+            "unions but with null, and no codecs but deflate and snappy. Write it otherwise, or move it away"
         ) from error
 
 

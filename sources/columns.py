@@ -47,13 +47,15 @@ class Files:
     def scan(self, files: list[File]) -> pl.LazyFrame:
         """One scan over files: by name on the local disk, by their bytes, which are read now, from elsewhere."""
         local = isinstance(self.folder, LocalFolder)
+        from_path = self.from_path.schema.names()
         by_polars = FromPath(
             self.from_path.hive if local and self.form.knows_hive else pl.Schema(),
             self.from_path.path if local and self.form.knows_paths else None,
         )
         if by_polars == self.from_path:
-            return self.form.scan(self._opened(files), self.columns, self.from_path)
-        from_path = self.from_path.schema.names()
+            found = self.form.scan(self._opened(files), self.columns, self.from_path)
+            # Polars takes the columns of the path in the order of the path.
+            return found.select(pl.all().exclude(from_path), *from_path) if len(self.from_path.hive) > 1 else found
         runs = groupby(files, key=lambda file: self._run(file, by_polars))
         return pl.concat(
             self.form.scan(self._opened(alike), self.columns, FromPath(pl.Schema(), by_polars.path))

@@ -183,7 +183,7 @@ class _Avro:
 
     def is_complete(self, glimpse: Glimpse) -> bool:
         header = avro.header(glimpse.head)
-        return len(glimpse.head) == _EDGE if header is None else glimpse.tail == header[-16:]
+        return len(glimpse.head) == _EDGE if header is None else glimpse.tail == header.marker
 
     def unlike(self, glimpse: Glimpse, columns: pl.Schema) -> list[str] | None:
         header = avro.header(glimpse.head)
