@@ -29,7 +29,8 @@ from unbounded.errors import (
 )
 from unbounded.frame import StreamFrame
 from unbounded.grouping import StreamGroupBy
-from unbounded.manager import StreamingQuery, StreamingQueryManager, streams
+from unbounded.handle import StreamingQuery
+from unbounded.manager import StreamingQueryManager, streams
 from unbounded.now import current_timestamp
 from unbounded.progress import Listener, Progress, QueryStatus
 from unbounded.scan import (

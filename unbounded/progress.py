@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 __all__ = [
     "Listener",
@@ -27,6 +27,14 @@ class Record:
 
     def __getitem__(self, key: str) -> Any:
         return self.to_dict()[key]
+
+    if not TYPE_CHECKING:  # Spark's listeners read attributes in camelCase
+
+        def __getattr__(self, name: str) -> Any:
+            for own in self.__dataclass_fields__:
+                if _camel(own) == name:
+                    return getattr(self, own)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def to_dict(self) -> dict[str, Any]:
         """Spark's JSON object: camelCase keys, nested objects and lists."""
@@ -143,7 +151,10 @@ def _plain(value: Any) -> Any:
 
 
 class Listener(Protocol):
-    """Told what happens, from the query's own thread; an error in a listener is logged and harms nothing."""
+    """Told what happens, from the query's own thread; an error in a listener is logged and harms nothing.
+
+    One that also has `on_query_idle(id, run_id)` is told every ten seconds in which no batch was due.
+    """
 
     def on_query_started(self, id: str, run_id: str, name: str | None) -> None: ...
 

@@ -15,7 +15,7 @@ import polars as pl
 
 from unbounded.connectors import Mode, Sink
 from unbounded.errors import PlanError, UnsupportedOperationError, nearest
-from unbounded.manager import StreamingQuery
+from unbounded.handle import StreamingQuery
 from unbounded.sinks.console import ConsoleSink
 from unbounded.sinks.each_batch import EachBatchSink
 from unbounded.sinks.files import FileSink

@@ -13,8 +13,9 @@ import polars as pl
 
 from unbounded.connectors import Mode, Sink, WatermarkPolicy
 from unbounded.errors import PlanError, UnknownOptionError, UnsupportedOperationError
+from unbounded.handle import StreamingQuery
 from unbounded.iteration import batches_of
-from unbounded.manager import StreamingQuery, start
+from unbounded.manager import start
 from unbounded.plan import Node
 from unbounded.sinks.console import ConsoleSink
 from unbounded.sinks.each_batch import EachBatchSink
