@@ -180,6 +180,44 @@ def test_limits_order_and_names_of_files_are_sparks(tmp_path: Path) -> None:
     assert len(rows(reader.option("recursiveFileLookup", "true").csv(place))) == 3
 
 
+def test_a_record_that_cannot_be_read_is_kept_where_that_is_asked(tmp_path: Path) -> None:
+    place = folder(tmp_path / "in", a_json='{"id": 1}\nno json\n')
+    stream = ub.read_stream.schema("id INT").option("badRecordsPath", str(tmp_path / "bad")).json(place)
+    query = stream.write_stream.format("memory").trigger(availableNow=True).start()
+    query.awaitTermination()
+    assert query.read().collect().rows() == [(1,)]
+    assert pl.read_parquet(tmp_path / "bad")["record"].to_list() == [b"no json\n"]
+
+
+def test_files_that_were_read_are_archived(tmp_path: Path) -> None:
+    place = folder(tmp_path / "in", a_csv="1\n")
+    reader = ub.read_stream.schema("id INT").options(cleanSource="ARCHIVE", sourceArchiveDir=str(tmp_path / "old"))
+    reader.csv(place).write_stream.format("memory").trigger(availableNow=True).start().awaitTermination()
+    assert [file.name for file in (tmp_path / "old").rglob("*.csv")] == ["a.csv"]
+    assert list(place.iterdir()) == []
+
+
+def test_columns_of_the_path_are_named_in_ddl(tmp_path: Path) -> None:
+    place = folder(tmp_path / "in")
+    folder(place / "day=2024-05-01", a_csv="1\n")
+    reader = ub.read_stream.schema("id INT").option("hiveSchema", "day DATE")
+    assert rows(reader.csv(place)) == [{"id": 1, "day": date(2024, 5, 1)}]
+
+
+def test_text_is_the_lines_in_the_column_value(tmp_path: Path) -> None:
+    place = folder(tmp_path / "in", a_txt="one\n\ntwo\n")
+    assert rows(ub.read_stream.text(place)) == [{"value": "one"}, {"value": ""}, {"value": "two"}]
+    assert ub.read_stream.schema("line STRING").text(place).columns == ["line"]
+
+
+def test_avro_is_read(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pl.DataFrame({"id": [1]}).write_avro(tmp_path / "in" / "a.avro")
+    assert rows(ub.read_stream.format("avro").schema("id BIGINT, name STRING").load(tmp_path / "in")) == [
+        {"id": 1, "name": None}
+    ]
+
+
 def test_rate_counts() -> None:
     assert ub.read_stream.format("rate").option("rowsPerSecond", "5").load().columns == ["timestamp", "value"]
 
@@ -352,7 +390,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no number": (lambda: reader("csv", maxFilesPerTrigger="all").load("in"), r"'all', and must be a whole number"),
     "no number below one": (lambda: reader("csv", maxFilesPerTrigger=0).load("in"), r"is 0, and must be"),
     "no text": (lambda: reader("csv", sep=1).load("in"), r"is 1, and must be text"),
-    "drop malformed": (lambda: reader("csv", mode="DROPMALFORMED").load("in"), r"'permissive', 'failfast'"),
+    "drop malformed": (lambda: reader("csv", mode="DROPMALFORMED").load("in"), r"DROPMALFORMED.*badRecordsPath"),
     "ignored files": (lambda: reader("csv", ignoreCorruptFiles="true").load("in"), r"nobody told"),
     "time format": (
         lambda: reader("csv", timestampFormat="dd/MM").load("in"),
@@ -363,6 +401,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a guess of types": (lambda: reader("csv", inferSchema="true").load("in"), r"ub.infer_schema"),
     "two patterns": (lambda: reader("csv", pathGlobFilter="*.csv").load("in/*"), r"one pattern in load"),
     "no path to read": (lambda: reader("csv").load(), r"Write .load\(path\)"),
+    "mode typo of records": (lambda: reader("csv", mode="PERMISIVE").load("in"), r"'permissive', 'failfast'"),
+    "text of numbers": (lambda: reader("text").load("in"), r"one column of text.*value STRING"),
+    "whole text": (lambda: reader("text", wholetext=True).load("in"), r"line by line"),
     "no schema": (lambda: ub.read_stream.schema(3), r"schema\(3\) is no schema"),  # type: ignore[arg-type]
     "unbuilt format": (lambda: ub.read_stream.orc("in"), r"format\('orc'\).*not built.*parquet"),
     "format typo": (lambda: reader("parqet").load("in"), r"did you mean 'parquet'"),

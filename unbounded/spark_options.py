@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
+from unbounded.ddl import schema_of_ddl
 from unbounded.errors import PlanError, UnknownOptionError, UnsupportedOperationError
 
 __all__ = ["FORMATS", "READING", "WRITING", "Option", "Options", "understood"]
@@ -64,6 +65,31 @@ def _chooses(argument: str, **choices: Any) -> Option:
     return choose
 
 
+def _mode(asked: str, value: Any) -> dict[str, Any]:
+    """What becomes of a record that does not fit: nulls, or an error."""
+    text = str(value).lower()
+    if text == "dropmalformed":
+        raise UnsupportedOperationError(
+            f"{asked} = {value!r}",
+            because="rows would be missing and nobody told",
+            instead="option('badRecordsPath', folder), which keeps them there",
+        )
+    return _chooses("mode", permissive="permissive", failfast="failfast")(asked, value)
+
+
+def _kept_apart(asked: str, value: Any) -> dict[str, Any]:
+    """A folder for the records that cannot be read."""
+    return {"mode": "kept apart", "on_bad_record": "dead_letter", "dead_letter_folder": _text(asked, value)}
+
+
+def _partitions(asked: str, value: Any) -> dict[str, Any]:
+    """The columns that stand in the names of folders."""
+    return {
+        "hive_schema": value if isinstance(value, Mapping) else schema_of_ddl(_text(asked, value)),
+        "recursive": True,
+    }
+
+
 def _only(*values: str, because: str, instead: str) -> Option:
     """A value of Spark's that is what happens here in any case."""
 
@@ -97,8 +123,11 @@ _FILES: Final[dict[str, Option]] = {
     "latestFirst": _chooses("order", true="latest_first", false="oldest_first"),
     "recursiveFileLookup": _means("recursive", _truth),
     "pathGlobFilter": _means("path_glob_filter", _text),
+    "cleanSource": _chooses("clean_source", off=None, archive="archive", delete="delete"),
+    "sourceArchiveDir": _means("archive_folder", _text),
     "minFileAge": _means("min_file_age", _text),
     "includeFilePaths": _means("include_file_paths", _text),
+    "hiveSchema": _partitions,
     "fileNameOnly": _only(
         "false", because="two files of one name in two folders are two files", instead="names that differ"
     ),
@@ -113,12 +142,10 @@ _FILES: Final[dict[str, Option]] = {
     ),
     "modifiedBefore": _never("which files are read would depend on the clock", "a pattern in the path"),
     "modifiedAfter": _never("which files are read would depend on the clock", "a pattern in the path"),
-    "basePath": _never("partition columns are named, not found", "hive_schema= of ub.scan_parquet"),
+    "basePath": _never("columns of the path are named, not found", "option('hiveSchema', 'day DATE')"),
     "maxCachedFiles": _tunes,
     "discardCachedInputRatio": _tunes,
 }
-
-_MODE: Final = "DROPMALFORMED would leave out rows and not say which"
 
 _CSV: Final[dict[str, Option]] = {
     "sep": _means("separator", _text),
@@ -136,7 +163,8 @@ _CSV: Final[dict[str, Option]] = {
     "lineSep": _means("eol_char", _text),
     "encoding": _only("utf-8", "utf8", because="Polars reads UTF-8", instead="iconv before the file arrives"),
     "charset": _only("utf-8", "utf8", because="Polars reads UTF-8", instead="iconv before the file arrives"),
-    "mode": _chooses("mode", permissive="permissive", failfast="failfast"),
+    "mode": _mode,
+    "badRecordsPath": _kept_apart,
     "enforceSchema": _only(
         "false",
         because="columns are found by the names in the header, and a header that does not fit is an error",
@@ -169,7 +197,8 @@ _CSV: Final[dict[str, Option]] = {
 _JSON_AS_IS: Final = {"because": _NO_PARSING, "instead": "files of plain JSON, one object per line"}
 
 _JSON: Final[dict[str, Option]] = {
-    "mode": _chooses("mode", permissive="permissive", failfast="failfast"),
+    "mode": _mode,
+    "badRecordsPath": _kept_apart,
     "multiLine": _only(
         "false", because="a file holds one object per line, so that it can be read in parts", instead="jq -c . file"
     ),
@@ -207,6 +236,19 @@ _PARQUET: Final[dict[str, Option]] = {
     "int96RebaseMode": _only("corrected", "exception", because=_NO_PARSING, instead="files of Spark 3 or newer"),
 }
 
+_WHOLE: Final = "a file is read line by line, so that it can be read in parts"
+
+_TEXT: Final[dict[str, Option]] = {
+    "wholetext": _only("false", because=_WHOLE, instead="a foreachBatch that reads files named in a stream"),
+    "lineSep": _only("\n", because=_WHOLE, instead="files whose lines end in a newline"),
+    "encoding": _only("utf-8", "utf8", because="Polars reads UTF-8", instead="iconv before the file arrives"),
+}
+
+_AVRO: Final[dict[str, Option]] = {
+    "avroSchema": _never("the columns are those of .schema(...)", ".schema(...), or none for that of the oldest file"),
+    "ignoreExtension": _tunes,
+}
+
 _RATE: Final[dict[str, Option]] = {
     "rowsPerSecond": _means("rows_per_second", _number),
     "rampUpTime": _only("0", "0s", because="the rate is the same from the start", instead="a smaller rowsPerSecond"),
@@ -214,7 +256,6 @@ _RATE: Final[dict[str, Option]] = {
 }
 
 FORMATS: Final[Mapping[str, str]] = {
-    "avro": "ub.scan(source) with a source of your own",
     "delta": "format('parquet')",
     "iceberg": "format('parquet')",
     "kafka": "format('json') over files, or ub.scan(source) with a source of your own",
@@ -230,6 +271,8 @@ READING: Final[Mapping[str, Options]] = {
     "parquet": {**_FILES, **_PARQUET},
     "csv": {**_FILES, **_CSV},
     "json": {**_FILES, **_JSON},
+    "text": {**_FILES, **_TEXT},
+    "avro": {**_FILES, **_AVRO},
     "rate": _RATE,
 }
 

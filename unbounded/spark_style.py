@@ -18,7 +18,7 @@ import polars as pl
 from unbounded.ddl import schema_of_ddl
 from unbounded.errors import PlanError, UnsupportedOperationError, nearest
 from unbounded.frame import StreamFrame
-from unbounded.scan import scan_csv, scan_ndjson, scan_parquet, scan_rate
+from unbounded.scan import scan_avro, scan_csv, scan_lines, scan_ndjson, scan_parquet, scan_rate
 from unbounded.spark_options import FORMATS, READING, understood
 
 __all__ = ["DataStreamReader", "read_stream"]
@@ -27,10 +27,15 @@ _SCANS: Final[Mapping[str, Callable[..., StreamFrame]]] = {
     "parquet": scan_parquet,
     "csv": scan_csv,
     "json": scan_ndjson,
+    "text": scan_lines,
+    "avro": scan_avro,
 }
 _FILES: Final = {"max_bytes_per_trigger": None}
+_ANY_COLUMNS: Final = {"missing_columns": "insert", "extra_columns": "ignore"}
 _DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "parquet": {**_FILES, "missing_columns": "insert", "extra_columns": "ignore"},
+    "parquet": {**_FILES, **_ANY_COLUMNS},
+    "avro": {**_FILES, **_ANY_COLUMNS},
+    "text": _FILES,
     "csv": {**_FILES, "has_header": False, "mode": "permissive"},
     "json": {**_FILES, "mode": "permissive"},
 }
@@ -57,7 +62,7 @@ class DataStreamReader:
     _name: str | None = None
 
     def format(self, source: str) -> DataStreamReader:
-        """What is read: "parquet" (Spark's default), "csv", "json" (one object per line) or "rate"."""
+        """What is read: "parquet" (Spark's default), "csv", "json" (one object per line), "text", "avro" or "rate"."""
         return replace(self, _format=source)
 
     def schema(self, schema: Mapping[str, Any] | str) -> DataStreamReader:
@@ -118,7 +123,7 @@ class DataStreamReader:
         return self.load(path, "json", schema, **options)
 
     def text(self, path: str | os.PathLike[str], **options: Any) -> StreamFrame:
-        """`format("text").load(path)`."""
+        """`format("text").load(path)`: the lines, in the column `value`."""
         return self.load(path, "text", **options)
 
     def orc(self, path: str | os.PathLike[str], **options: Any) -> StreamFrame:
@@ -148,6 +153,8 @@ class DataStreamReader:
         if name == "rate":
             return self._rate(found)
         source = _matching(found, call)
+        if name == "text":
+            return self._text(source, found)
         if found.pop("mode", None) == "permissive":
             found |= _PERMISSIVE[name]
         schema = self._schema
@@ -158,6 +165,16 @@ class DataStreamReader:
         frame = _SCANS[name](source, schema=schema, name=self._name, **found)
         strict = name == "csv" and not found.get("ignore_errors")
         return frame.with_columns(_instant(one, strict=strict) for one in instants) if instants else frame
+
+    def _text(self, source: str, options: dict[str, Any]) -> StreamFrame:
+        columns = {"value": pl.String()} if self._schema is None else self._schema
+        if list(columns.values()) != [pl.String()]:
+            raise PlanError(
+                f"read_stream.format('text') has one column of text, and the schema is {self._schema}. Write 'value "
+                "STRING', and take the lines apart behind it with pl.col('value').str"
+            )
+        lines = scan_lines(source, name=self._name, **options)
+        return lines.rename({"line": next(iter(columns))})
 
     def _rate(self, options: dict[str, Any]) -> StreamFrame:
         if self._schema is not None:
