@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import threading
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 import unbounded as ub
 from unbounded.spark_names import LINES_OF_FRAMES, LINES_OF_GROUPS, NOTHING_LIKE_IT
+from unbounded.spark_options import READING, WRITING, Options, understood
 
 SCHEMA: dict[str, Any] = {
     "k": pl.String,
@@ -158,6 +160,14 @@ def test_json_is_an_object_per_line_and_what_it_lacks_is_null(tmp_path: Path) ->
     assert rows(reader.json(place)) == expected
     with pytest.raises(pl.exceptions.ComputeError, match="'one'"):
         rows(reader.option("mode", "failfast").json(place))
+
+
+def test_small_integers_in_json_are_null_where_they_do_not_fit(tmp_path: Path) -> None:
+    place = folder(tmp_path / "in", a_json='{"a": 1, "b": -1}\n{"a": 300, "b": 300}\n')
+    reader = ub.read_stream.schema("a TINYINT, b SMALLINT").format("json")
+    assert [tuple(row.values()) for row in rows(reader.load(place))] == [(1, -1), (None, 300)]
+    with pytest.raises(pl.exceptions.InvalidOperationError, match="300"):
+        rows(reader.load(place, mode="FAILFAST"))
 
 
 def test_parquet_without_a_column_has_nulls_there(tmp_path: Path) -> None:
@@ -389,7 +399,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no truth": (lambda: reader("csv", header="yes").load("in"), r"option\('header'\) is 'yes'.*True or False"),
     "no number": (lambda: reader("csv", maxFilesPerTrigger="all").load("in"), r"'all', and must be a whole number"),
     "no number below one": (lambda: reader("csv", maxFilesPerTrigger=0).load("in"), r"is 0, and must be"),
-    "no text": (lambda: reader("csv", sep=1).load("in"), r"is 1, and must be text"),
+    "no text": (lambda: reader("csv", nullValue=1).load("in"), r"is 1, and must be text"),
+    "two signs": (lambda: reader("csv", sep="||").load("in"), r"is '\|\|', and must be one sign"),
     "drop malformed": (lambda: reader("csv", mode="DROPMALFORMED").load("in"), r"DROPMALFORMED.*badRecordsPath"),
     "ignored files": (lambda: reader("csv", ignoreCorruptFiles="true").load("in"), r"nobody told"),
     "time format": (
@@ -443,3 +454,19 @@ def test_what_cannot_be_done_as_in_spark_is_refused_with_what_to_write(
     write, sentence = REFUSED[case]
     with pytest.raises(ub.PlanError, match=sentence):
         write()
+
+
+@pytest.mark.parametrize(
+    ("table", "name"),
+    [(table, name) for tables in (READING, WRITING) for table in tables.values() for name in table],
+)
+def test_every_option_takes_a_value_or_says_what_to_write(table: Options, name: str) -> None:
+    def answer(value: object) -> str:
+        try:
+            return repr(understood({name: value}, table, "call"))
+        except ub.PlanError as error:
+            return str(error)
+
+    said = [answer(value) for value in ("true", "false", "1", ";", "permissive", "gzip", "min", "id INT", "/x")]
+    assert [one for one in said if not re.search(r"^\{|Write |Instead: ...|must be ", one)] == []
+    assert understood({name.upper(): None}, table, "call") == {}

@@ -43,6 +43,17 @@ def _text(asked: str, value: Any) -> str:
     return value
 
 
+def _sign(asked: str, value: Any) -> str:
+    """One sign, as Polars wants it."""
+    if not isinstance(value, str) or len(value.encode()) != 1:
+        raise PlanError(f"{asked} is {value!r}, and must be one sign of ASCII")
+    return value
+
+
+def _sign_or_none(asked: str, value: Any) -> str | None:
+    return _sign(asked, value) if value else None
+
+
 def _text_or_none(asked: str, value: Any) -> str | None:
     return _text(asked, value) or None
 
@@ -148,10 +159,10 @@ _FILES: Final[dict[str, Option]] = {
 }
 
 _CSV: Final[dict[str, Option]] = {
-    "sep": _means("separator", _text),
-    "delimiter": _means("separator", _text),
+    "sep": _means("separator", _sign),
+    "delimiter": _means("separator", _sign),
     "header": _means("has_header", _truth),
-    "quote": _means("quote_char", _text_or_none),
+    "quote": _means("quote_char", _sign_or_none),
     "escape": _only('"', because="Polars reads a quote within quotes as two quotes only", instead="escape='\"'"),
     "charToEscapeQuoteEscaping": _never(_NO_PARSING, "files that write a quote within quotes as two quotes"),
     "comment": _means("comment_prefix", _text_or_none),
@@ -160,7 +171,7 @@ _CSV: Final[dict[str, Option]] = {
     "nanValue": _only("nan", because=_NO_PARSING, instead=_READ_TEXT.format("pl.col(...).replace(...).cast(...)")),
     "positiveInf": _only("inf", because=_NO_PARSING, instead=_READ_TEXT.format("pl.col(...).replace(...).cast(...)")),
     "negativeInf": _only("-inf", because=_NO_PARSING, instead=_READ_TEXT.format("pl.col(...).replace(...).cast(...)")),
-    "lineSep": _means("eol_char", _text),
+    "lineSep": _means("eol_char", _sign),
     "encoding": _only("utf-8", "utf8", because="Polars reads UTF-8", instead="iconv before the file arrives"),
     "charset": _only("utf-8", "utf8", because="Polars reads UTF-8", instead="iconv before the file arrives"),
     "mode": _mode,
@@ -298,10 +309,10 @@ WRITING: Final[Mapping[str, Options]] = {
     },
     "csv": {
         **_WRITTEN,
-        "sep": _means("separator", _text),
-        "delimiter": _means("separator", _text),
+        "sep": _means("separator", _sign),
+        "delimiter": _means("separator", _sign),
         "header": _means("include_header", _truth),
-        "quote": _means("quote_char", _text),
+        "quote": _means("quote_char", _sign),
         "nullValue": _means("null_value", _text),
         "lineSep": _means("line_terminator", _text),
         "compression": _chooses("compression", **_PACKED),

@@ -157,14 +157,14 @@ class DataStreamReader:
             return self._text(source, found)
         if found.pop("mode", None) == "permissive":
             found |= _PERMISSIVE[name]
-        schema = self._schema
-        # Polars reads no zones in csv: those columns come as text, and are made instants behind the scan.
-        instants = [one for one, dtype in (schema or {}).items() if name == "csv" and _is_instant(dtype)]
-        if schema is not None and instants:
-            schema = pl.Schema({**schema, **dict.fromkeys(instants, pl.String())})
+        made = {
+            column: how
+            for column, dtype in (self._schema or {}).items()
+            if (how := _made(column, dtype, name, strict=not found.get("ignore_errors"))) is not None
+        }
+        schema = self._schema and pl.Schema({**self._schema, **{column: read for column, (read, _) in made.items()}})
         frame = _SCANS[name](source, schema=schema, name=self._name, **found)
-        strict = name == "csv" and not found.get("ignore_errors")
-        return frame.with_columns(_instant(one, strict=strict) for one in instants) if instants else frame
+        return frame.with_columns(expr for _, expr in made.values()) if made else frame
 
     def _text(self, source: str, options: dict[str, Any]) -> StreamFrame:
         columns = {"value": pl.String()} if self._schema is None else self._schema
@@ -196,20 +196,26 @@ def _matching(found: dict[str, Any], call: str) -> str:
     return os.path.join(path, *(["**"] if found.pop("recursive", False) else []), pattern)
 
 
-def _is_instant(dtype: pl.DataType) -> bool:
-    return isinstance(dtype, pl.Datetime) and dtype.time_zone is not None
+def _made(column: str, dtype: pl.DataType, format: str, *, strict: bool) -> tuple[pl.DataType, pl.Expr] | None:
+    """The type as which a column is read that Polars cannot read as it is, and how it is made of that; or None.
+
+    What does not fit is null, or an error if `strict`.
+    """
+    match format, dtype:
+        case "csv", pl.Datetime(time_zone=str()):  # Polars reads no zones there
+            return pl.String(), _instant(column, strict=strict).cast(dtype)
+        case "json", pl.Int8() | pl.Int16() | pl.UInt8() | pl.UInt16():  # Polars 2.1 panics
+            return pl.Int64(), pl.col(column).cast(dtype, strict=strict)
+    return None
 
 
 def _instant(column: str, *, strict: bool) -> pl.Expr:
-    """A text such as "2024-01-31T08:00:00.5+01:00" as an instant; without a zone it is UTC.
-
-    A text that is no instant is null, or an error if `strict`.
-    """
+    """A text such as "2024-01-31T08:00:00.5+01:00" as an instant; without a zone it is UTC."""
     text = pl.col(column).str.replace("T", " ", literal=True)
     read = [text.str.to_datetime(form, time_unit="us", time_zone="UTC", strict=False) for form in _INSTANTS]
-    found = pl.coalesce(read)
+    found = pl.coalesce(read).alias(column)
     if not strict:
-        return found.alias(column)
+        return found
     # Only what could not be read is read once more, for the error that Polars makes of it.
     wrong = pl.when(found.is_null()).then(text).str.to_datetime(_INSTANTS[1], time_unit="us", time_zone="UTC")
     return pl.coalesce(found, wrong).alias(column)
