@@ -16,6 +16,7 @@ import unbounded as ub
 from tests.language import Story, same_rows
 from unbounded.lineage import closing
 from unbounded.plan import Aggregate, evaluate, walk
+from unbounded.testing import assert_unified
 from unbounded.windows import Window
 
 SCHEMA: dict[str, Any] = {
@@ -534,3 +535,21 @@ def test_windows_may_be_shorter_than_the_watermark_can_tell(every: str, period: 
     length = timedelta(microseconds=1000 if period == "1ms" else 5500)
     assert len(starts) == round(length / timedelta(microseconds=100 if every == "100us" else 1100))
     assert all(start <= START + timedelta(microseconds=5500) < start + length for start in starts)
+
+
+@pytest.mark.parametrize(
+    "counted",
+    [
+        lambda f: f.with_row_index(),
+        lambda f: f.head(9),
+        lambda f: f.gather_every(2),
+        lambda f: f.unique("k", keep="first"),
+    ],
+    ids=["with_row_index", "head", "gather_every", "unique"],
+)
+def test_a_watermark_above_verbs_that_count_over_batches_sees_the_rows_that_they_let_pass(counted: Any) -> None:
+    def pipeline(frame: Any) -> Any:
+        return counted(frame).with_columns(double=pl.col("n") * 2).pipe(ub.with_watermark, "t", "1m")
+
+    times = [START + timedelta(minutes=i * 37 % 60) for i in range(24)]
+    assert_unified(pipeline, pl.DataFrame({"k": list("abcd") * 6, "n": range(24), "t": times}))

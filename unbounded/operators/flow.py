@@ -166,7 +166,9 @@ class Flow:
         self._dated = {_id_of(node): _at(node, batch.time) for node in self._timed}
         lazies: dict[int, pl.LazyFrame] = {}
         changes: dict[str, Change] = {}
-        monitors = self._monitors(lazies, rows)
+        counts = [rows[name].select(pl.len()) for name in self.scans if name not in self._counters]
+        early, late = self._monitored
+        monitors = [*counts, *(self._newest(mark, lazies, rows) for mark in early)]
         noted: list[pl.DataFrame] | None = None
         for level in self._levels:
             operators = [(node, self._operators[_id_of(node)]) for node in level]
@@ -183,8 +185,9 @@ class Flow:
         wanted = [self._lazy(self.plan, lazies, rows)]
         if self._top is not None:
             wanted.append(self._touched(self._top, lazies))
-        collected = self._collect([*wanted, *(monitors if noted is None else [])], large=noted is None)
-        noted = collected[len(wanted) :] if noted is None else noted
+        monitors = [*(monitors if noted is None else []), *(self._newest(mark, lazies, rows) for mark in late)]
+        collected = self._collect([*wanted, *monitors], large=noted is None)
+        noted = [*(noted or []), *collected[len(wanted) :]]
         answer = collected[0]
         told = iter(noted)
         read = {
@@ -248,24 +251,26 @@ class Flow:
     def _ordered(self) -> bool:
         return any(operator.ordered for operator in self.operators)
 
-    def _monitors(self, lazies: dict[int, pl.LazyFrame], rows: Mapping[str, pl.LazyFrame]) -> list[pl.LazyFrame]:
-        """Rows per source, then the newest time per watermark, as far as no partial aggregate tells them."""
-        counts = [rows[name].select(pl.len()) for name in self.scans if name not in self._counters]
-        newest = [
-            self._lazy(mark.input, lazies, rows).select(
-                at_most_milliseconds(pl.col(mark.column).max(), mark.schema[mark.column])
-            )
-            for mark in self._marks
-            if _id_of(mark) not in self._carriers
-        ]
-        return [*counts, *newest]
+    @cached_property
+    def _monitored(self) -> tuple[list[Watermark], list[Watermark]]:
+        """The watermarks that no partial aggregate tells: those over what the sources give, and those over operators,
+        whose rows are there only when these have taken their step."""
+        asked = [mark for mark in self._marks if _id_of(mark) not in self._carriers]
+        late = [mark for mark in asked if any(_id_of(below) in self._operators for below in walk(mark.input))]
+        return [mark for mark in asked if mark not in late], late
+
+    def _newest(
+        self, mark: Watermark, lazies: dict[int, pl.LazyFrame], rows: Mapping[str, pl.LazyFrame]
+    ) -> pl.LazyFrame:
+        time = at_most_milliseconds(pl.col(mark.column).max(), mark.schema[mark.column])
+        return self._lazy(mark.input, lazies, rows).select(time)
 
     def _seen(self, changes: Mapping[str, Change], monitored: Iterator[pl.DataFrame]) -> dict[str, int]:
         """The newest time per watermark name, from the operators that carry it and the monitors."""
         newest: dict[str, int] = {}
-        for mark in self._marks:
-            carrier = self._carriers.get(_id_of(mark))
-            value = next(monitored).item() if carrier is None else changes[carrier].seen
+        told = [(mark, next(monitored).item()) for marks in self._monitored for mark in marks]
+        carried = [(mark, changes[id].seen) for mark in self._marks if (id := self._carriers.get(_id_of(mark)))]
+        for mark, value in (*told, *carried):
             if value is not None:
                 newest[mark.name] = max(value, newest.get(mark.name, value))
         return newest
