@@ -63,9 +63,40 @@ def by_truncated_time(events: Any) -> Any:
     return parsed.group_by(pl.col("time").dt.truncate("10m"), "k").agg(pl.len().alias("rows"))
 
 
+def first_ones(events: Any) -> Any:
+    return events.head(9).pipe(ub.with_watermark, "t", "1m").unique("t", keep="first")
+
+
+def windows_of_every_second_row(events: Any) -> Any:
+    windows = events.gather_every(2).pipe(ub.with_watermark, "t", "1m").group_by_dynamic("t", every="10m")
+    return windows.agg(pl.col("v").last(), pl.len().alias("rows"))
+
+
+def in_order_of_time(events: Any) -> Any:
+    marked = events.pipe(ub.with_watermark, "t", "10m")
+    return marked.merge_sorted(marked, key="t")
+
+
+def last_ones(events: Any) -> Any:
+    return events.tail(3)
+
+
 # ------------------------------------------------------------------------------- what is right passes
 @pytest.mark.parametrize(
-    "pipeline", [positive, per_key, in_all, tumbling, sliding, windows_of_windows, by_truncated_time]
+    "pipeline",
+    [
+        positive,
+        per_key,
+        in_all,
+        tumbling,
+        sliding,
+        windows_of_windows,
+        by_truncated_time,
+        first_ones,
+        windows_of_every_second_row,
+        in_order_of_time,
+        last_ones,
+    ],
 )
 def test_pipelines_that_keep_the_laws_pass(pipeline: Callable[..., Any]) -> None:
     assert_unified(pipeline, EVENTS, runs=4)

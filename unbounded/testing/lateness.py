@@ -12,14 +12,23 @@ from dataclasses import dataclass
 import polars as pl
 
 from unbounded.connectors import Mode
-from unbounded.lineage import closing
-from unbounded.operators import FINAL, at_least_milliseconds, at_most_milliseconds
-from unbounded.plan import Aggregate, Node, Watermark, evaluate, lower_filters, walk
+from unbounded.lineage import clocks, closing
+from unbounded.operators import FINAL, at_most_milliseconds, closing_instant
+from unbounded.plan import (
+    Aggregate,
+    Concat,
+    InOrder,
+    Node,
+    Positioned,
+    Unique,
+    Watermark,
+    evaluate,
+    lower_filters,
+    walk,
+)
 from unbounded.testing.story import Taken
 
 __all__ = ["Truth", "truth"]
-
-_EXPIRY = "__expiry__"
 
 
 @dataclass(frozen=True)
@@ -35,68 +44,111 @@ class Truth:
 
 def truth(plan: Node, mode: Mode, batches: Sequence[Taken]) -> Truth:
     """Read every batch as its intent says, and decide by the rules what counts."""
-    plan = lower_filters(plan)
-    sources = len(batches[0].rows) if batches else 0
-    judges = [node for node in walk(plan) if isinstance(node, Aggregate) and _is_lowest(node) and closing(node)]
-    watches = [node for node in walk(plan) if isinstance(node, Watermark)]
-    in_time: dict[int, list[pl.DataFrame]] = {id(node): [] for node in judges}
-    late: dict[int, int] = {}
-    marks: dict[int, int | None] = {}
-    seen: dict[str, int] = {}
-    mark: int | None = None
+    reading = _Reading(lower_filters(plan), mode)
+    late, marks = {}, {}
     for batch in batches:
-        limit, mark = mark, FINAL if batch.intent.final else _least(seen, watches, mark)
-        marks[batch.intent.batch] = mark
+        if gone := reading.take(batch):
+            late[batch.intent.batch] = gone
+        marks[batch.intent.batch] = reading.mark
+    feeds = zip(*(batch.rows for batch in batches), strict=True)
+    everything = {f"feed{i}": pl.concat(rows).lazy() for i, rows in enumerate(feeds)}
+    return Truth(evaluate(reading.plan, everything, known=reading.known()), late, marks)
+
+
+class _Reading:
+    """What the batches so far come to, node by node up to the first ones that make rows wait.
+
+    What stands above those gets its rows in time, and in an order of their own.
+    """
+
+    def __init__(self, plan: Node, mode: Mode) -> None:
+        self.plan, self._mode = plan, mode
+        self.mark: int | None = None
+        self._seen: dict[str, int] = {}
+        self._watches = [node for node in walk(plan) if isinstance(node, Watermark)]
+        self._taken: dict[Node, list[pl.DataFrame]] = {
+            node: []
+            for node in walk(plan)
+            if isinstance(node, Concat | Positioned | Aggregate | Unique | InOrder)
+            and not any(_judges(one) for below in node.inputs for one in walk(below))
+        }
+
+    def take(self, batch: Taken) -> int:
+        """Read a batch; how many pairs came too late."""
+        limit, self.mark = self.mark, FINAL if batch.intent.final else self._least()
         tables = {f"feed{i}": rows.lazy() for i, rows in enumerate(batch.rows)}
-        for node in judges:
-            pairs = evaluate(node.input, tables).with_columns(_expiry(node)).collect(engine="in-memory")
-            counted = pairs.filter(_counts(mode, limit))
-            in_time[id(node)].append(counted.drop(_EXPIRY))
-            if gone := pairs.filter(_is_late(mode, limit)).height:
-                late[batch.intent.batch] = late.get(batch.intent.batch, 0) + gone
-        for watch in watches:
-            time = at_most_milliseconds(pl.col(watch.column).max(), watch.schema[watch.column])
-            newest = evaluate(watch.input, tables).select(time).collect(engine="in-memory").item()
-            if newest is not None:
-                seen[watch.name] = max(newest - watch.delay, seen.get(watch.name, newest - watch.delay))
-    everything = {f"feed{i}": pl.concat([batch.rows[i] for batch in batches]).lazy() for i in range(sources)}
-    # In one chunk: over several, Polars 2.1 gives 0.0 for std(ddof=0) of a group of nulls, which is null else.
-    known: dict[Node, pl.LazyFrame] = {
-        node: node.apply(pl.concat(in_time[id(node)], rechunk=True).lazy()) for node in judges
-    }
-    return Truth(evaluate(plan, everything, known=known), late, marks)
+        here: dict[Node, pl.LazyFrame] = {}
+        late = 0
+        for node, taken in self._taken.items():
+            match node:
+                case Concat():  # branches meet batch by batch, which those who look at the order of rows can tell
+                    taken.append(evaluate(node, tables, here).collect(engine="in-memory"))
+                case Positioned() | Unique():  # they let rows pass at once, as those of earlier batches say
+                    before = self._answer(node).collect().height if taken else 0
+                    late += self._judge(node, limit, evaluate(node.input, tables, here))
+                    here[node] = self._answer(node).slice(before)
+                case Aggregate() | InOrder():
+                    late += self._judge(node, limit, evaluate(node.input, tables, here))
+        for watch in self._watches:
+            self._see(watch, evaluate(watch.input, tables, here))
+        return late
+
+    def _judge(self, node: Node, limit: int | None, given: pl.LazyFrame) -> int:
+        """Keep the rows that count; how many came too late."""
+        rows = given.collect(engine="in-memory")
+        closes = _closing_times(node, self._mode, rows)
+        is_late = pl.repeat(value=False, n=rows.height, eager=True)
+        if limit is not None:
+            is_late = (closes <= limit).fill_null(value=False)
+        counts = ~is_late
+        if isinstance(node, Aggregate) and self._mode == "append":
+            counts &= closes.is_not_null()  # a group without a time never closes
+        self._taken[node].append(rows.filter(counts))
+        return int(is_late.sum())
+
+    def _see(self, watch: Watermark, rows: pl.LazyFrame) -> None:
+        time = at_most_milliseconds(pl.col(watch.column).max(), watch.schema[watch.column])
+        newest = rows.select(time).collect(engine="in-memory").item()
+        if newest is not None:
+            reached = newest - watch.delay
+            self._seen[watch.name] = max(reached, self._seen.get(watch.name, reached))
+
+    def _least(self) -> int | None:
+        """The least of all watermarks, once each has one; it never goes back."""
+        names = {watch.name for watch in self._watches}
+        if not names or not names <= set(self._seen):
+            return self.mark
+        least = min(self._seen[name] for name in names)
+        return least if self.mark is None else max(least, self.mark)
+
+    def _answer(self, node: Node) -> pl.LazyFrame:
+        # In one chunk: over several, Polars 2.1 gives 0.0 for std(ddof=0) of a group of nulls, which is null else.
+        rows = pl.concat(self._taken[node], rechunk=True).lazy()
+        return rows if isinstance(node, Concat) else node.apply(rows)
+
+    def known(self) -> dict[Node, pl.LazyFrame]:
+        """The rows of the nodes that were read, over all batches."""
+        return {node: self._answer(node) for node in self._taken}
 
 
-def _is_lowest(node: Aggregate) -> bool:
-    """What stands above another aggregate gets closed groups only, each in time for its own windows."""
-    return not any(isinstance(below, Aggregate) for below in walk(node.input))
+def _judges(node: Node) -> bool:
+    """Whether what comes out of a node is in time for whatever stands above."""
+    return isinstance(node, Aggregate | InOrder) or (isinstance(node, Unique) and bool(clocks(node.input)))
 
 
-def _least(seen: Mapping[str, int], watches: Sequence[Watermark], before: int | None) -> int | None:
-    names = {watch.name for watch in watches}
-    if not names or not names <= set(seen):
-        return before
-    least = min(seen[name] for name in names)
-    return least if before is None else max(least, before)
-
-
-def _expiry(node: Aggregate) -> pl.Expr:
-    """When the group of a pair closes, in epoch ms."""
-    ends = []
-    for name, key in zip(node.key_names, node.keys, strict=True):
-        if (clock := closing(node).get(name)) is not None:
-            end = key if clock.lasts is None else key.dt.offset_by(clock.lasts)
-            ends.append(at_least_milliseconds(end, node.schema[name]) + clock.behind)
-    return pl.min_horizontal(ends).alias(_EXPIRY)
-
-
-def _is_late(mode: Mode, limit: int | None) -> pl.Expr:
-    if mode == "complete" or limit is None:  # complete mode keeps every group, so a late row still counts
-        return pl.lit(value=False)
-    return (pl.col(_EXPIRY) <= limit).fill_null(value=False)
-
-
-def _counts(mode: Mode, limit: int | None) -> pl.Expr:
-    # A group without a time never closes, so append mode would never emit it.
-    has_time = pl.col(_EXPIRY).is_not_null() if mode == "append" else pl.lit(value=True)
-    return has_time & ~_is_late(mode, limit)
+def _closing_times(node: Node, mode: Mode, rows: pl.DataFrame) -> pl.Series:
+    """When what each input row adds to is final, in epoch ms; null where it is never late."""
+    keys, found = rows, {}
+    match node:
+        case Aggregate():
+            # Complete mode keeps every group, so a late row still counts.
+            found = closing(node) if mode != "complete" else {}
+            keys = rows.select(node.keys)
+        case Unique():
+            below = clocks(node.input)
+            found = {name: below[name] for name in node.subset if name in below} or below
+        case InOrder():
+            found = {node.keys[0]: clocks(node.input)[node.keys[0]]}
+    if not found:
+        return pl.repeat(None, n=rows.height, dtype=pl.Int64, eager=True)
+    return keys.select(closing_instant(found, node.schema)).to_series()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -14,7 +14,7 @@ from unbounded.lineage import passing, table_key
 from unbounded.operators import at_most_milliseconds
 from unbounded.operators.flow import Flow
 from unbounded.operators.modes import check
-from unbounded.plan import Concat, Join, Node, Scan, Step, Watermark, evaluate, walk
+from unbounded.plan import Concat, InOrder, Join, Node, Scan, Step, Unique, Watermark, evaluate, walk
 from unbounded.sinks.memory import MemorySink
 from unbounded.testing.lateness import Truth, truth
 from unbounded.testing.rows import difference, same_rows
@@ -45,8 +45,9 @@ def assert_unified(
     durable acts of a batch. Then the answer in the sink must be that of plain Polars, minus exactly the rows that the
     query reported as late; floats to nine digits.
 
-    Where the answer depends on the order of rows (`first`, `last`), or Polars itself answers differently (windows that
-    overlap or have gaps, null times), the bounded side is the plan's own meaning over the rows as they arrived.
+    Where the order of rows matters (`first`, `last`, `head`), the answer must be that of the rows as they arrived. For
+    windows that overlap or have gaps, of which Polars leaves out those that begin before the first row, it must be that
+    of the windows as `StreamFrame.group_by_dynamic` defines them.
 
     Raises AssertionError with the smallest story that fails, in lines that can be pasted; PlanError if no output mode
     can keep the plan; and what the bounded run raises.
@@ -60,9 +61,10 @@ def assert_unified(
     """
     tables = [frame.lazy().collect() for frame in frames]
     _, plan = planned(pipeline, [table.schema for table in tables])
-    _assert_same_meaning(pipeline, plan, tables)
+    modes = _modes(plan, output_mode)
+    _assert_same_meaning(pipeline, plan, modes[0], tables)
     times = [_times(plan, f"feed{i}", table) for i, table in enumerate(tables)]
-    for mode in _modes(plan, output_mode):
+    for mode in modes:
         law = _Law(pipeline, tables, mode)
         for run in range(runs):
             chance = random.Random(f"{seed} {mode} {run}")
@@ -88,13 +90,15 @@ def _modes(plan: Node, wanted: Mode | None) -> list[Mode]:
 
 
 # ---------------------------------------------------------------------------------------- bounded
-def _assert_same_meaning(pipeline: Pipeline, plan: Node, tables: Sequence[pl.DataFrame]) -> None:
+def _assert_same_meaning(pipeline: Pipeline, plan: Node, mode: Mode, tables: Sequence[pl.DataFrame]) -> None:
     """The plan over whole tables is what plain Polars gives, where both are bound to agree."""
     named = {f"feed{i}": table.lazy() for i, table in enumerate(tables)}
-    if _is_ordered(plan) or any(_differs(node, named) for node in walk(plan) if isinstance(node, Window)):
+    ordered = any(operator.ordered for operator in Flow(plan, mode).operators)
+    # The default engine is what the user runs, but it keeps no order where nobody asks for one.
+    plain = pipeline(*named.values()).collect(engine="in-memory" if ordered else "auto")
+    if any(_differs(node, ordered=ordered) for node in walk(plan)):
         return
-    plain = pipeline(*named.values()).collect()
-    meaning = evaluate(plan, named).collect()
+    meaning = evaluate(plan, named).collect(engine="in-memory")
     try:
         same_rows(meaning, plain, key=_key(plan))
     except AssertionError as error:
@@ -102,6 +106,19 @@ def _assert_same_meaning(pipeline: Pipeline, plan: Node, tables: Sequence[pl.Dat
             f"the pipeline's answer on a bounded frame is not what it means on a stream.\n{_why(meaning, plain, error)}"
             f"{_unsorted(plan)}"
         ) from None
+
+
+def _differs(node: Node, *, ordered: bool) -> bool:
+    """Whether a node of a stream and plain Polars may both be right and not agree."""
+    match node:
+        case Window():  # Polars leaves out windows that begin before the first row
+            return not node.is_tumbling
+        case Watermark() | Join():  # on bounded frames the one sorts, the other keeps no order
+            return ordered
+        case Unique():  # which of several equal rows stays
+            return not node.first and set(node.subset) != set(node.schema)
+        case _:
+            return False
 
 
 def _unsorted(plan: Node) -> str:
@@ -112,17 +129,6 @@ def _unsorted(plan: Node) -> str:
         "\nOn a bounded frame group_by_dynamic needs its rows in order of time, and does not always say so. Write "
         ".pipe(ub.with_watermark, column, delay) right before it: there it sorts, on a stream once is enough"
     )
-
-
-def _is_ordered(plan: Node) -> bool:
-    return any(operator.ordered for operator in Flow(plan, "update").operators)
-
-
-def _differs(window: Window, tables: Mapping[str, pl.LazyFrame]) -> bool:
-    """Whether Polars' own windows are others: it omits those that begin before the first row, and refuses nulls."""
-    if not window.is_tumbling:
-        return True
-    return bool(evaluate(window.input, tables).select(pl.col(window.column).is_null().any()).collect().item())
 
 
 def _key(plan: Node) -> list[str]:
@@ -152,7 +158,7 @@ class _Law:
         story = Story(self.pipeline, *(table.schema for table in self.tables), output_mode=self.mode)
         try:
             play(script, story, self.tables)
-            if self.mode == "append":
+            if self._ends(story.plan):
                 story.end()
         except Exception as error:  # whatever a query raises over rows that Polars takes breaks the law
             return _Breach(f"the query failed with {type(error).__name__}: {error}", error)
@@ -167,6 +173,10 @@ class _Law:
             return _Breach(_why(answer, expected, error))
         return None
 
+    def _ends(self, plan: Node) -> bool:
+        """Whether rows wait for the end of the input; in other modes than append groups show at once."""
+        return self.mode == "append" or any(isinstance(node, InOrder) for node in walk(plan))
+
     def failure(self, script: Script, drawn_by: str) -> AssertionError:
         """The error that shows the smallest script found that breaks the law too."""
         script = smallest(script, lambda simpler: self.breach(simpler) is not None, tries=_TRIES)
@@ -174,7 +184,8 @@ class _Law:
         if breach is None:
             return AssertionError(f"{drawn_by} broke the law once, and not again: the pipeline is not deterministic")
         schemas = ", ".join(_written(table.schema) for table in self.tables)
-        ends = [".end()"] if self.mode == "append" else []
+        plan = planned(self.pipeline, [table.schema for table in self.tables])[1]
+        ends = [".end()"] if self._ends(plan) else []
         lines = [f"given(pipeline, {schemas}, output_mode={self.mode!r})", *told(script, self.tables), *ends]
         story = "\n    ".join(lines)
         error = AssertionError(
