@@ -38,6 +38,7 @@ ORDER = (
     "checkpoint",
     "progress",
     "spark_listener",
+    "cards",
     "trigger",
     "operators",
     "report",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 from datetime import datetime
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 import unbounded as ub
 from unbounded.progress import LiveLine, Progress
@@ -25,17 +27,41 @@ def three_batches(where: Path) -> list[Progress]:
     return frame.sink_memory(trigger=ub.available_now()).recent_progress
 
 
-def test_a_terminal_shows_one_line_with_a_bar_that_fills(tmp_path: Path) -> None:
+def shown(batches: list[Progress], *, seconds_apart: float) -> list[str]:
+    """What stood in the line of a terminal, one picture after another."""
     terminal = Terminal()
-    line = LiveLine(terminal)
+    line = LiveLine(terminal, clock=itertools.count(step=seconds_apart / 2).__next__)  # asked before and after each
     line.on_query_started("id", "run", None)
-    for progress in three_batches(tmp_path):
+    for progress in batches:
         line.on_query_progress(progress)
     line.on_query_terminated("id", "run", None)
-    shown = terminal.getvalue().split("\r\x1b[2K")[1:]
-    assert [text.split("%")[0].split()[-1] for text in shown] == ["33", "67", "100"]
-    assert "6 rows in all" in shown[-1]
-    assert terminal.getvalue().count("\n") == 1
+    assert terminal.getvalue().count("\n") == (1 if batches else 0)
+    return terminal.getvalue().split("\r\x1b[2K")[1:]
+
+
+def test_a_terminal_shows_one_line_with_a_bar_that_fills(tmp_path: Path) -> None:
+    pictures = shown(three_batches(tmp_path), seconds_apart=1)
+    assert [text.split("%")[0].split()[-1] for text in pictures] == ["33", "67", "100"]
+    assert "6 rows in all" in pictures[-1]
+
+
+def test_batches_that_follow_too_fast_share_a_picture_and_the_last_is_seen(tmp_path: Path) -> None:
+    pictures = shown(three_batches(tmp_path), seconds_apart=0.001)
+    assert len(pictures) == 2
+    assert "6 rows in all" in pictures[-1]
+
+
+def test_a_line_is_never_wider_than_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert {len(text.rstrip("\n")) for text in shown(three_batches(tmp_path), seconds_apart=1)} == {39}
+
+
+def test_without_files_there_is_no_bar_and_without_batches_no_line() -> None:
+    feed = ub.MemorySource({"k": pl.String})
+    feed.add([{"k": "a"}])
+    query = ub.scan_memory(feed).sink_memory(trigger=ub.available_now())
+    assert "%" not in shown(query.recent_progress, seconds_apart=1)[0]
+    assert shown([], seconds_apart=1) == []
 
 
 def test_a_file_shows_nothing(tmp_path: Path) -> None:
@@ -55,5 +81,5 @@ def test_progress_tells_the_watermark_a_batch_decided_by_and_the_one_behind_it()
         query.process_all_available()
     query.stop()
     told = [(one.event_time.get("watermark"), one.event_time["next"]) for one in query.recent_progress]
-    first, second = "2026-03-01T00:00:20.000Z", "2026-03-01T00:00:40.000Z"
-    assert told == [(None, first), (first, second), (second, second)]
+    early, later = "2026-03-01T00:00:20.000Z", "2026-03-01T00:00:40.000Z"
+    assert told == [(None, early), (early, later), (later, later)]

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import polars as pl
 
+from unbounded.cards import ShownQuery
 from unbounded.connectors import Sink
 from unbounded.errors import PlanError
 from unbounded.progress import Listener, Progress, QueryStatus
@@ -29,7 +30,7 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0  # seconds between looks for new row
 _IDLE = 10.0  # seconds without a batch after which listeners are told so, each time
 
 
-class StreamingQuery:
+class StreamingQuery(ShownQuery):
     """A running query. Its answer is in the sink; this is the handle to watch and to stop it."""
 
     def __init__(self, batches: MicroBatches, sink: Sink, trigger: Trigger, name: str | None, place: str) -> None:
@@ -98,13 +99,6 @@ class StreamingQuery:
     def read(self) -> pl.LazyFrame:
         """What a reader of the sink sees now."""
         return self._sink.read()
-
-    def __repr__(self) -> str:
-        label = self._name or self.place
-        if self._error is not None:
-            return f"<StreamingQuery {label!r} failed: {type(self._error).__name__}: {self._error}>"
-        last = f", {self.last_progress.line}" if self.last_progress else ""
-        return f"<StreamingQuery {label!r} {'active' if self.is_active else 'stopped'}{last}>"
 
     # What one does with it ----------------------------------------------------------------------
     def stop(self, timeout: float | None = None) -> None:

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 
+from unbounded.cards import ShownQueries
 from unbounded.checkpoint import Checkpoint
 from unbounded.connectors import Mode, Sink, WatermarkPolicy
 from unbounded.errors import PlanError, UnboundedStateWarning
@@ -30,7 +31,7 @@ __all__ = ["StreamingQueryManager", "start", "streams"]
 _log = logging.getLogger("unbounded")
 
 
-class StreamingQueryManager:
+class StreamingQueryManager(ShownQueries):
     """All queries of this process, as `ub.streams`."""
 
     def __init__(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import json
+import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
@@ -19,6 +21,8 @@ __all__ = [
     "SinkProgress",
     "SourceProgress",
 ]
+
+_SECONDS_PER_PICTURE = 0.1
 
 
 @dataclass(frozen=True)
@@ -166,27 +170,39 @@ class Listener(Protocol):
 class LiveLine:
     """One line with a bar, rewritten in place in a terminal or a notebook cell; silent elsewhere.
 
-    The bar is the share of the files known so far that were read, by this run and earlier ones.
+    The bar is the share of the files known so far that were read, by this run and earlier ones; sources that know no
+    files have none. Batches that follow one another faster than a page can be drawn are shown together.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._show = _in_notebook() or _in_terminal(stream or sys.stderr)
-        self._rows = 0
+        self._clock = clock
+        self._rows, self._shown_at = 0, float("-inf")
+        self._line: str | None = None  # what is still to be shown
 
     def on_query_started(self, id: str, run_id: str, name: str | None) -> None:
         self._rows = 0
 
     def on_query_progress(self, progress: Progress) -> None:
         self._rows += progress.num_input_rows
-        if self._show is not None:
-            read = sum(source.metrics.get("seen", 0) for source in progress.sources)
-            left = sum(source.metrics.get("backlog_files", 0) for source in progress.sources)
-            share = read / (read + left) if read + left else 1.0
-            self._show(f"{_bar(share)} {progress.line} · {self._rows:,} rows in all")
+        if self._show is None:
+            return
+        read = sum(source.metrics.get("seen", 0) for source in progress.sources)
+        left = sum(source.metrics.get("backlog_files", 0) for source in progress.sources)
+        bar = f"{_bar(read / (read + left))} " if read + left else ""
+        self._line = f"{bar}{progress.line} · {self._rows:,} rows in all"
+        if self._clock() - self._shown_at >= _SECONDS_PER_PICTURE:
+            self._draw()
 
     def on_query_terminated(self, id: str, run_id: str, exception: BaseException | None) -> None:
-        if self._show is not None:
+        self._draw()
+        if self._show is not None and self._shown_at > float("-inf"):
             self._show(None)
+
+    def _draw(self) -> None:
+        if self._show is not None and self._line is not None:
+            self._show(self._line)
+            self._shown_at, self._line = self._clock(), None
 
 
 def _bar(share: float, width: int = 20) -> str:
@@ -199,7 +215,8 @@ def _in_terminal(stream: TextIO) -> Callable[[str | None], None] | None:
         return None
 
     def show(line: str | None) -> None:
-        stream.write("\n" if line is None else f"\r\x1b[2K{line}")
+        widest = shutil.get_terminal_size().columns - 1  # a line that wraps cannot be rewritten
+        stream.write("\n" if line is None else f"\r\x1b[2K{line[:widest]}")
         stream.flush()
 
     return show

@@ -6,6 +6,7 @@ from typing import get_args
 
 import polars as pl
 
+from unbounded.cards import frame_card
 from unbounded.connectors import Mode, Offset, Remembers
 from unbounded.operators.flow import Flow
 from unbounded.operators.modes import reasons_against
@@ -62,6 +63,9 @@ class Viewable:
     def __repr__(self) -> str:
         columns = ", ".join(f"{name}: {dtype}" for name, dtype in self._plan.schema.items())
         return f"<StreamFrame [{columns}], unbounded; look at it with .snapshot() or .show()>"
+
+    def _repr_html_(self) -> str:
+        return frame_card(self._plan.schema, self.explain())
 
     def snapshot(self) -> pl.LazyFrame:
         """The same query as bounded Polars over the rows that are there now: no lateness, no checkpoint."""

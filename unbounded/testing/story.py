@@ -20,7 +20,8 @@ from unbounded.progress import Progress
 from unbounded.query import MicroBatches
 from unbounded.scan import scan_memory
 from unbounded.sinks.memory import MemorySink
-from unbounded.sources.memory import MemorySource, Rows
+from unbounded.sources.memory import MemorySource
+from unbounded.sources.rows import Rows
 from unbounded.state.memory import MemoryHome
 from unbounded.storage import decode
 from unbounded.testing.rows import same_rows
