@@ -214,5 +214,5 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _pre(text: str, *, line: str = _LINE) -> str:
     return (
         f"<pre style='margin:4px 0;padding:2px 0 2px 10px;border-left:3px solid {line};background:none;color:inherit;"
-        f"font-size:12px;white-space:pre-wrap'>{escape(text)}</pre>"
+        f"font:12px monospace;white-space:pre-wrap'>{escape(text)}</pre>"
     )

@@ -232,6 +232,7 @@ def _in_notebook() -> Callable[[str | None], None] | None:
 
     def show(line: str | None) -> None:
         if line is not None:
-            handle.update(display.HTML(f"<pre>{html.escape(line)}</pre>"))
+            style = "margin:0;font:13px monospace;background:none;color:inherit"
+            handle.update(display.HTML(f"<pre style='{style}'>{html.escape(line)}</pre>"))
 
     return show
