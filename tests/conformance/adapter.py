@@ -14,25 +14,25 @@ from typing import Any, Final
 import polars as pl
 
 import unbounded as ub
-from tests.conformance.expressions import DTYPES, Json, NotBuilt, Untranslated, value
-from tests.conformance.plans import Frame, Refused, frame_of
+from tests.conformance.expressions import DTYPES, Json, NotBuiltError, UntranslatedError, value
+from tests.conformance.plans import RefusedError, frame_of
 
-__all__ = ["Deviation", "NotBuilt", "Untranslated", "run"]
+__all__ = ["DeviationError", "NotBuiltError", "UntranslatedError", "run"]
 
 PHASES: Final = ("analysis", "start", "run")
 EPOCH: Final = "1970-01-01T00:00:00Z"
 READERS: Final = ("expect_new", "expect_update", "expect_complete", "expect_sink")
 
 
-class Deviation(AssertionError):
+class DeviationError(AssertionError):
     """Something that Spark does otherwise; every difference of the case, one a line."""
 
 
 def run(case: Json, folder: Path) -> None:
     """Run a case in an empty folder.
 
-    Raises Deviation for differences from what Spark did, NotBuilt where the engine says that it cannot do this yet,
-    Untranslated where the adapter has no spelling for it; other errors are the adapter's own.
+    Raises DeviationError for differences from what Spark did, NotBuiltError where the engine says that it cannot do
+    this yet, UntranslatedError where the adapter has no spelling for it; other errors are the adapter's own.
     """
     told = _Case(case, folder)
     try:
@@ -40,7 +40,7 @@ def run(case: Json, folder: Path) -> None:
     finally:
         told.close()
     if told.differences:
-        raise Deviation("\n".join(told.differences))
+        raise DeviationError("\n".join(told.differences))
 
 
 # ------------------------------------------------------------------------------------------ sources
@@ -100,6 +100,7 @@ class _Sources:
             for name, one in self._declared.items()
             if one.get("kind", "rows") == "rows"
         }
+        self._changing: dict[str, Json] = {}
         self._files = 0
 
     @property
@@ -111,9 +112,13 @@ class _Sources:
             return ub.scan_memory(self._feeds[name], name=name)
         declared = self._declared[name]
         if declared.get("format", "json") != "json":
-            raise Untranslated(f"a source of {declared['format']} files")
-        names = {"max_files_per_batch": "max_files_per_trigger"}
-        options: Any = {names.get(name, name): int(text) for name, text in declared.get("options", {}).items()}
+            raise UntranslatedError(f"a source of {declared['format']} files")
+        given = declared.get("options", {})
+        options: dict[str, Any] = {"order": "latest_first"} if given.get("latest_first") == "true" else {}
+        if "max_files_per_batch" in given:
+            options["max_files_per_trigger"] = int(given["max_files_per_batch"])
+        if unknown := set(given) - {"latest_first", "max_files_per_batch"}:
+            raise UntranslatedError(f"the options {unknown} of a source")
         # Spark reads what does not fit as null.
         schema = _dtypes(declared["schema"])
         return ub.scan_ndjson(self._place(name), schema=schema, name=name, ignore_errors=True, **options)
@@ -122,16 +127,15 @@ class _Sources:
         if not plan.get("mutable"):
             return _table(plan["schema"], plan["rows"])
         path = self._folder / f"static {plan['name']}.parquet"
+        self._changing[plan["name"]] = plan["schema"]
         if not path.exists():
             _table(plan["schema"], plan["rows"]).write_parquet(path)
         return pl.scan_parquet(path)
 
     def change_static(self, name: str, rows: Json) -> None:
         path = self._folder / f"static {name}.parquet"
-        schema = pl.read_parquet_schema(path)
-        kinds = [[column, "timestamp" if dtype == DTYPES["timestamp"] else ""] for column, dtype in schema.items()]
         path.unlink()
-        _table(kinds, rows).cast(schema).write_parquet(path)
+        _table(self._changing[name], rows).write_parquet(path)
 
     def add(self, addition: Json) -> None:
         name = addition["source"]
@@ -166,7 +170,7 @@ def _table(schema: Json, rows: Json) -> pl.DataFrame:
     data = {
         name: [value(row[i] if i < len(row) else None, kind) for row in rows] for i, (name, kind) in enumerate(schema)
     }
-    return pl.DataFrame(data, {name: DTYPES.get(kind) for name, kind in schema})
+    return pl.DataFrame(data, _dtypes(schema))
 
 
 # -------------------------------------------------------------------------------------------- cases
@@ -209,7 +213,7 @@ class _Case:
                     self._expect(i, name, argument)
                 else:
                     self._act(name, argument)
-            except (ub.UnboundedError, pl.exceptions.PolarsError, Refused) as error:
+            except (ub.UnboundedError, pl.exceptions.PolarsError, RefusedError) as error:
                 failed = _unless_not_built(error)
         if failed is not None:
             self.differences.append(f"step {i} {name}: {self._phase} failed with {failed}")
@@ -230,13 +234,13 @@ class _Case:
                 self._unread = True
             case "advance_clock_ms":
                 self._process()
-                raise Untranslated("a clock that is moved by hand")
+                raise UntranslatedError("a clock that is moved by hand")
             case "set_static":
                 self._sources.change_static(argument["name"], argument["rows"])
             case "delete_file":
                 self._sources.delete_file(argument["source"], argument["file"])
             case _:
-                raise Untranslated(f"the step {name!r}")
+                raise UntranslatedError(f"the step {name!r}")
 
     def _publish(self) -> None:
         for addition in self._pending:
@@ -277,7 +281,7 @@ class _Case:
         self._phase = "analysis"
         frame = frame_of(self._plan, self._sources)
         if not isinstance(frame, ub.StreamFrame):
-            raise Refused("a bounded frame has no sink that keeps it up to date")
+            raise RefusedError("a bounded frame has no sink that keeps it up to date")
         frame = _structs(frame)
         self._phase = "start"
         self._taken = 0
@@ -343,7 +347,9 @@ class _Case:
         match name:
             case "expect_watermark":
                 mark = last.event_time.get("next")
-                self._compare(i, name, wanted, EPOCH if mark is None else max(_plain(datetime.fromisoformat(mark)), EPOCH))
+                self._compare(
+                    i, name, wanted, EPOCH if mark is None else max(_plain(datetime.fromisoformat(mark)), EPOCH)
+                )
             case "expect_state":
                 self._expect_state(i, wanted)
             case "expect_batches":
@@ -395,8 +401,10 @@ class _Case:
         if not told:
             return
         rows = [one.num_rows_total for one in told[-1]]
-        late = [sum(one.state_operators[n].num_rows_dropped_by_watermark for one in fresh if one.state_operators)
-                for n in range(len(rows))]
+        late = [
+            sum(one.state_operators[n].num_rows_dropped_by_watermark for one in fresh if one.state_operators)
+            for n in range(len(rows))
+        ]
         most, dropped = wanted.get("rows") or [], wanted.get("dropped_late") or []
         if len(most) != len(rows):  # the plan is cut into operators in another way
             most, rows = most and [sum(most)], [sum(rows)]
@@ -415,8 +423,10 @@ class _Case:
 
 
 def _unless_not_built(error: Exception) -> Exception:
-    if any(words in str(error) for words in ("not built yet", "not kept in this version", "no option 'watermark_policy'")):
-        raise NotBuilt(str(error)) from error
+    if any(
+        words in str(error) for words in ("not built yet", "not kept in this version", "no option 'watermark_policy'")
+    ):
+        raise NotBuiltError(str(error)) from error
     return error
 
 

@@ -97,7 +97,9 @@ def _before_1970(case: Json) -> bool:
         return False
     own_time = bool(_operators(case["plan"], "dedup", "dedup_within_watermark", "join", "stateful"))
     kinds = {source["name"]: [kind for _, kind in source["schema"]] for source in case["sources"]}
-    longest = max((found for mark in marks if isinstance(found := delay(mark["delay"]), timedelta)), default=timedelta())
+    longest = max(
+        (found for mark in marks if isinstance(found := delay(mark["delay"]), timedelta)), default=timedelta()
+    )
     mark, newest = value("1970-01-01T00:00:00Z", "timestamp"), None
     epoch, times = mark, []
     for step in case["steps"]:
@@ -178,7 +180,10 @@ NOT_BUILT: Final[dict[str, Cases]] = {
     "unique_within_watermark": _uses("dedup_within_watermark"),
     "join of two streams": _join_of_streams,
     "concat of a stream and a bounded frame": lambda case: any(
-        bool(_operators(one, "static")) for plan in _plans(case) for union in _operators(plan, "union") for one in union["inputs"]
+        bool(_operators(one, "static"))
+        for plan in _plans(case)
+        for union in _operators(plan, "union")
+        for one in union["inputs"]
     ),
     "watermark policy": lambda case: "watermark_policy" in str(case),
     "aggregates of all values": _uses("n_unique_approx", "sum_distinct"),

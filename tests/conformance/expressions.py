@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta
 from functools import reduce
 from typing import Any, Final, TypeAlias
@@ -21,11 +21,12 @@ import unbounded as ub
 __all__ = [
     "DTYPES",
     "Json",
-    "Untranslated",
+    "UntranslatedError",
     "Window",
     "aggregated",
     "call",
     "columns",
+    "conjuncts",
     "delay",
     "is_window",
     "public",
@@ -52,11 +53,11 @@ DTYPES: Final[Mapping[str, Any]] = {
 MICROSECOND: Final = timedelta(microseconds=1)
 
 
-class Untranslated(Exception):
+class UntranslatedError(Exception):
     """The adapter has no Polars spelling for this; nothing is said of the engine."""
 
 
-class NotBuilt(Exception):
+class NotBuiltError(Exception):
     """The engine says that it cannot do this yet."""
 
 
@@ -64,7 +65,7 @@ def public(name: str) -> Any:
     """A function of `unbounded` that may not be there yet."""
     found = getattr(ub, name, None)
     if found is None:
-        raise NotBuilt(f"ub.{name}")
+        raise NotBuiltError(f"ub.{name}")
     return found
 
 
@@ -141,7 +142,7 @@ class Window:
     def starts(self, time: pl.Expr) -> list[pl.Expr]:
         """The starts of all windows that can hold a time."""
         if not isinstance(self.size, timedelta) or not isinstance(self.slide, timedelta):
-            raise Untranslated(f"a window of {self.size} every {self.slide} in a projection")
+            raise UntranslatedError(f"a window of {self.size} every {self.slide} in a projection")
         count = -(-self.size // self.slide)
         return [self.newest(time) - i * self.slide for i in range(count)]
 
@@ -149,6 +150,11 @@ class Window:
 def call(e: Json, *names: str) -> bool:
     """Whether an expression is a call of one of these operators."""
     return isinstance(e, list) and e[0] in names
+
+
+def conjuncts(e: Json) -> list[Json]:
+    """The conditions that `and` joins."""
+    return [one for part in e[1:] for one in conjuncts(part)] if call(e, "and") else [e]
 
 
 def window(e: Json) -> Window:
@@ -204,7 +210,7 @@ def translated(e: Json, schema: pl.Schema) -> pl.Expr:
             return now
         case [str(name), *parts] if name in _OPERATORS:
             return _OPERATORS[name](*(translated(part, schema) for part in parts))
-    raise Untranslated(f"the expression {e!r}")
+    raise UntranslatedError(f"the expression {e!r}")
 
 
 def _column(name: str, schema: pl.Schema) -> pl.Expr:
@@ -217,7 +223,7 @@ def _column(name: str, schema: pl.Schema) -> pl.Expr:
 def _shifted(time: pl.Expr, text: str, sign: int) -> pl.Expr:
     found = _length(text)
     if found is None:
-        raise Untranslated(f"the interval {text!r}")
+        raise UntranslatedError(f"the interval {text!r}")
     months, rest = sign * found[0], sign * found[1]
     if months:
         time = time.dt.offset_by(f"{'-' if months < 0 else ''}{abs(months)}mo")
@@ -293,7 +299,7 @@ def _aggregate(a: Json, schema: pl.Schema) -> pl.Expr:
         return x.nan_max()
     if function in _AGGREGATES:
         return _AGGREGATES[function](x)
-    raise Untranslated(f"the aggregate {function!r}")
+    raise UntranslatedError(f"the aggregate {function!r}")
 
 
 def _unless_nothing(x: pl.Expr, answer: pl.Expr) -> pl.Expr:

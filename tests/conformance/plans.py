@@ -11,10 +11,11 @@ import polars as pl
 import unbounded as ub
 from tests.conformance.expressions import (
     Json,
-    Untranslated,
+    UntranslatedError,
     Window,
     aggregated,
     call,
+    conjuncts,
     columns,
     delay,
     is_window,
@@ -23,7 +24,7 @@ from tests.conformance.expressions import (
     window,
 )
 
-__all__ = ["Frame", "Refused", "Tables", "frame_of"]
+__all__ = ["Frame", "RefusedError", "Tables", "frame_of"]
 
 Frame: TypeAlias = Any
 """A pl.LazyFrame or a ub.StreamFrame; their verbs are spelt alike, and which may be missing is what is tested."""
@@ -31,7 +32,7 @@ Frame: TypeAlias = Any
 _ENDS = ("start", "end")
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Polars itself does not take a stream there."""
 
 
@@ -63,7 +64,7 @@ def _above(frame: Frame, plan: Json) -> Frame:
     schema = frame.collect_schema()
     match plan["op"]:
         case "filter":
-            return frame.filter(translated(plan["cond"], schema))
+            return frame.filter([translated(one, schema) for one in conjuncts(plan["cond"])])
         case "select":
             return _select(frame, plan["cols"])
         case "with_columns":
@@ -108,7 +109,7 @@ def _above(frame: Frame, plan: Json) -> Frame:
             return frame.with_columns(before.alias(plan["name"]))
         case "stateful":
             return public("transform_with_state")(frame)
-    raise Untranslated(f"the operator {plan['op']!r}")
+    raise UntranslatedError(f"the operator {plan['op']!r}")
 
 
 # ------------------------------------------------------------------------------------------ columns
@@ -119,7 +120,10 @@ def _select(frame: Frame, cols: Json) -> Frame:
         if name in windows:
             frame = _with_window(frame, windows[name], window(e))
     schema = frame.collect_schema()
-    return frame.select(one for name, e in cols for one in columns(name, windows.get(name, e), schema))
+    chosen = [one for name, e in cols for one in columns(name, windows.get(name, e), schema)]
+    if not any(one.meta.root_names() for one in chosen):  # which Polars would make one row of
+        return frame.with_columns(chosen).select(one.meta.output_name() for one in chosen)
+    return frame.select(chosen)
 
 
 def _with_column(frame: Frame, name: str, e: Json) -> Frame:
@@ -170,7 +174,9 @@ def _group(frame: Frame, plan: Json) -> Frame:
     answer = _windowed(frame, window(keys[windows[0]]), others, aggs, taken)
     bounds = {f"{windows[0]}.start": "_lower_boundary", f"{windows[0]}.end": "_upper_boundary"}
     order = [part for name, e in keys.items() for part in _parts(name, e, schema)]
-    return answer.select(pl.col(bounds.get(name, name)).alias(name) for name in (*order, *(a["name"] for a in plan["aggs"])))
+    return answer.select(
+        pl.col(bounds.get(name, name)).alias(name) for name in (*order, *(a["name"] for a in plan["aggs"]))
+    )
 
 
 def _parts(name: str, e: Json, schema: pl.Schema) -> list[str]:
@@ -200,11 +206,14 @@ def _grouping_sets(frame: Frame, plan: Json) -> Frame:
     """Each row once per set of keys, with nulls for the keys that the set leaves out: so does Spark itself."""
     keys = plan["keys"]
     widths = range(len(keys), -1, -1)
-    sets = [keys[:n] for n in widths] if plan["kind"] == "rollup" else [c for n in widths for c in combinations(keys, n)]
+    sets = (
+        [keys[:n] for n in widths] if plan["kind"] == "rollup" else [c for n in widths for c in combinations(keys, n)]
+    )
     number = pl.col("grouping set")
     repeated = frame.with_columns(pl.concat_list(pl.lit(i) for i in range(len(sets))).alias("grouping set"))
     repeated = repeated.explode("grouping set").with_columns(
-        pl.when(number.is_in([i for i, one in enumerate(sets) if key in one])).then(pl.col(key)).alias(key) for key in keys
+        pl.when(number.is_in([i for i, one in enumerate(sets) if key in one])).then(pl.col(key)).alias(key)
+        for key in keys
     )
     aggs = [aggregated(a, frame.collect_schema()) for a in plan["aggs"]]
     return repeated.group_by(*keys, "grouping set").agg(aggs).drop("grouping set")
@@ -215,17 +224,13 @@ def _union(frames: Sequence[Frame]) -> Frame:
     """By position; the names are those of the first."""
     first, *others = frames
     names = first.collect_schema().names()
-    renamed = [one.select(_renamed(one.collect_schema().names(), names)) for one in others]
+    renamed = [one.rename(dict(zip(one.collect_schema().names(), names, strict=False))) for one in others]
     return ub.concat([first, *renamed], how="vertical_relaxed")
-
-
-def _renamed(old: Sequence[str], new: Sequence[str]) -> list[pl.Expr]:
-    return [pl.col(one).alias(name) for one, name in zip(old, new, strict=True)]
 
 
 def _set_operation(left: Frame, right: Frame, op: str) -> Frame:
     names = left.collect_schema().names()
-    right = right.select(_renamed(right.collect_schema().names(), names))
+    right = right.rename(dict(zip(right.collect_schema().names(), names, strict=True)))
     return _joined(left, right, on=names, how="anti" if op == "except" else "semi", nulls_equal=True).unique()
 
 
@@ -243,8 +248,8 @@ def _join(left: Frame, right: Frame, plan: Json) -> Frame:
     if "using" in plan:
         keys = plan["using"]
         answer = _joined(left, right, on=keys, how=how)
-        return answer.select(dict.fromkeys([*keys, *names]))
-    return _join_on(left, right, how, _conjuncts(plan["on"])).select(names)
+        return answer.select(list(dict.fromkeys([*keys, *names])))
+    return _join_on(left, right, how, conjuncts(plan["on"])).select(names)
 
 
 def _join_on(left: Frame, right: Frame, how: str, conditions: Sequence[Json]) -> Frame:
@@ -252,25 +257,31 @@ def _join_on(left: Frame, right: Frame, how: str, conditions: Sequence[Json]) ->
     both = pl.Schema({**ours, **theirs})
     pairs: list[tuple[pl.Expr, pl.Expr]] = []
     rest: list[pl.Expr] = []
+    nulls_equal = any(call(one, "<=>") for one in conditions)
     for name, *parts in (part for one in conditions for part in _columnwise(one, both)):
-        sides = [translated(part, both) for part in parts] if name in ("==", "<=>") else []
-        if sides and _reads(sides[0], theirs) and _reads(sides[1], ours):
+        whole, sides = translated([name, *parts], both), [translated(part, both) for part in parts]
+        if name in ("==", "<=>") and _reads(sides[0], theirs) and _reads(sides[1], ours):
             sides.reverse()
-        if not (sides and _reads(sides[0], ours) and _reads(sides[1], theirs)):
-            rest.append(translated([name, *parts], both))
-            continue
-        pairs.append((sides[0], sides[1]))
-        if name == "==":  # null keys of the right match nothing; where other keys may be null, they must not either
-            right = right.filter(sides[1].is_not_null()) if any(c[0] == "<=>" for c in conditions) else right
-    if not pairs and how == "inner":
-        return _joined(left, right, *rest, verb="join_where")
+        if name in ("==", "<=>") and _reads(sides[0], ours) and _reads(sides[1], theirs):
+            pairs.append((sides[0], sides[1]))
+            if name == "==" and nulls_equal:  # of two keys that may be null only this one matches nothing then
+                right = right.filter(sides[1].is_not_null())
+        elif _reads(whole, theirs):
+            right = right.filter(whole)
+        elif _reads(whole, ours):  # a row that fails it has the key null, which matches nothing; it may be kept
+            pairs.append((whole.fill_null(False), pl.lit(True)))
+        else:
+            rest.append(whole)
     left, left_on = _keys(left, [one for one, _ in pairs], "left")
     right, right_on = _keys(right, [one for _, one in pairs], "right")
-    options = {"left_on": left_on, "right_on": right_on, "how": how, "coalesce": False if how != "anti" else None}
-    answer = _joined(left, right, nulls_equal=any(one[0] == "<=>" for one in conditions), **options)
-    if rest and how != "inner":
-        raise Untranslated(f"a {how} join with a condition that is no equality")
-    return answer.filter(rest) if rest else answer
+    if rest or not pairs:
+        equal = [
+            pl.col(a).eq_missing(pl.col(b)) if nulls_equal else pl.col(a) == pl.col(b)
+            for a, b in zip(left_on, right_on, strict=True)
+        ]
+        return _joined(left, right, *equal, *rest, verb="join_where", how=how)
+    options = {"left_on": left_on, "right_on": right_on, "how": how, "nulls_equal": nulls_equal}
+    return _joined(left, right, **options, **({"coalesce": False} if how not in ("semi", "anti") else {}))
 
 
 def _columnwise(condition: Json, schema: pl.Schema) -> list[Json]:
@@ -279,12 +290,6 @@ def _columnwise(condition: Json, schema: pl.Schema) -> list[Json]:
         case ["==" | "<=>" as name, left, right] if is_window(left, schema) and is_window(right, schema):
             return [[name, f"{left}.{end}", f"{right}.{end}"] for end in _ENDS]
     return [condition]
-
-
-def _conjuncts(condition: Json) -> list[Json]:
-    if not call(condition, "and"):
-        return [condition]
-    return [one for part in condition[1:] for one in _conjuncts(part)]
 
 
 def _reads(expr: pl.Expr, schema: pl.Schema) -> bool:
@@ -304,5 +309,5 @@ def _joined(left: Frame, right: Frame, *args: pl.Expr, verb: str = "join", **opt
         return getattr(left, verb)(right, *args, **options)
     except (TypeError, AttributeError) as error:
         if isinstance(right, ub.StreamFrame) and not isinstance(left, ub.StreamFrame):
-            raise Refused(str(error)) from error
+            raise RefusedError(str(error)) from error
         raise

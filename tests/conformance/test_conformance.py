@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.conformance.adapter import Deviation, NotBuilt, run
+from tests.conformance.adapter import DeviationError, NotBuiltError, run
 from tests.conformance.deviations import DEVIATIONS, NOT_BUILT, Deviates
 
 OURS: Final = Path(__file__).parent / "cases"
@@ -28,10 +28,10 @@ def marked() -> Iterator[Any]:
         known = [one for one in DEVIATIONS if one.cases(case)]
         marks = []
         if missing:
-            marks = [pytest.mark.xfail(raises=NotBuilt, strict=True, reason=f"not built yet: {missing[0]}")]
+            marks = [pytest.mark.xfail(raises=NotBuiltError, strict=True, reason=f"not built yet: {missing[0]}")]
         elif known:
             reason = f"deviation, {known[0].kind}: {known[0].reason}"
-            marks = [pytest.mark.xfail(raises=Deviation, strict=True, reason=reason)]
+            marks = [pytest.mark.xfail(raises=DeviationError, strict=True, reason=reason)]
         yield pytest.param(case, id=f"{case['category']}/{path.stem}", marks=marks)
 
 
