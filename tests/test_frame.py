@@ -57,6 +57,7 @@ VERBS: dict[str, Any] = {
     "match_to_schema": lambda f: f.match_to_schema({"v": pl.Int64, "k": pl.String}, extra_columns="ignore"),
     "map_batches": lambda f: f.select("k", "v").map_batches(lambda rows: rows.drop_nulls("v"), streamable=True),
     "join_where": lambda f: f.join_where(LIMITS, pl.col("v") >= pl.col("low"), pl.col("v") < pl.col("high")),
+    "join_where left": lambda f: f.join_where(LIMITS, pl.col("v") <= pl.col("low"), pl.col("k") == "a", how="left"),
     "cross join": lambda f: f.select("k", "v").join(LIMITS.rename({"low": "v"}), how="cross"),
     "join_asof": lambda f: f.drop_nulls("v").pipe(asof),
     "update": lambda f: f.select("k", "v").update(pl.LazyFrame({"k": ["a"], "v": [7]}), on="k"),

@@ -127,8 +127,12 @@ WRITTEN: dict[str, Case] = {
         r"how='cross'.*has no keys. Leave out on=",
     ),
     "join_where outer": (
-        lambda: frame().join_where(frame().clear(), pl.col("v") > pl.col("v_right"), how="left"),
-        r"join_where\(how='left'\)",
+        lambda: frame().join_where(frame().clear(), pl.col("v") > pl.col("v_right"), how="full"),
+        r"join_where\(how='full'\).*bounded side.*how=\"inner\" or \"left\"",
+    ),
+    "join_where that Polars has not": (
+        lambda: frame().join_where(frame().clear(), pl.col("v") > pl.col("v_right"), how="anti"),
+        r"join_where\(how='anti'\).*Polars has none",
     ),
     "join_asof on nothing": (lambda: frame().join_asof(frame().clear()), r"write on="),
     "groups without rows to show": (lambda: frame().select("k").group_by("k").head(), r"beside the keys"),

@@ -77,14 +77,17 @@ class Joinable:
         how: str = "inner",
         suffix: str = "_right",
     ) -> Self:
-        """Join with a bounded frame where all predicates hold; each compares the two sides."""
+        """Join with a bounded frame where all predicates hold: inner or left."""
         self._refuse_stream("join_where", other)
-        if how != "inner":
+        if how not in ("inner", "left"):
+            lonely = "a row of the bounded side that found no match yet could find one in any later batch"
             raise UnsupportedOperationError(
-                f"join_where(how={how!r})", because="it is not built yet", instead='how="inner"'
+                f"join_where(how={how!r}) with a bounded frame",
+                because=lonely if how in ("right", "full") else "Polars has none of this kind",
+                instead='how="inner" or "left"',
             )
         flat = tuple(one for item in predicates for one in ([item] if isinstance(item, pl.Expr) else item))
-        return self._around(Lookup(self._plan, _static(other), "join_where", flat, {"suffix": suffix}))
+        return self._around(Lookup(self._plan, _static(other), "join_where", flat, {"how": how, "suffix": suffix}))
 
     def join_asof(
         self,

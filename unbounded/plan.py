@@ -192,7 +192,7 @@ class Lookup(Node):
 
     @property
     def drops_rows(self) -> bool:
-        return self.verb == "join_where" or self.options.get("how") in ("inner", "cross")
+        return self.options.get("how") in ("inner", "cross")
 
 
 def _bits(column: str) -> pl.Expr:
