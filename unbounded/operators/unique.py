@@ -41,7 +41,7 @@ class UniqueOperator:
 
     @property
     def evicts(self) -> bool:
-        return bool(self._closing)
+        return bool(self._clocks)  # a watermark that moved decides, too, which of the next rows are late
 
     @property
     def grows(self) -> str | None:
