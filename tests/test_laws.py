@@ -406,9 +406,15 @@ def test_filtered_rows_move_the_watermark_only_if_the_filter_reads_the_time() ->
         before = pl.col("t") < START + timedelta(minutes=20)
         return frame.with_watermark("t", "0s").filter(before).group_by_dynamic("t", every="10m").agg(pl.len())
 
+    def by_both(frame: ub.StreamFrame) -> ub.StreamFrame:
+        wanted = (pl.col("v") > 0) & (pl.col("t") < START + timedelta(minutes=20))
+        return frame.with_watermark("t", "0s").filter(wanted).group_by_dynamic("t", every="10m").agg(pl.len())
+
     schema = {"t": pl.Datetime("us"), "v": pl.Int64}
     Story(by_value, schema).add(rows).run().expect([])
     Story(by_time, schema).add(rows).run().expect([(START, 1)])
+    behind = [{"t": START + timedelta(minutes=30), "v": 1}]
+    Story(by_both, schema).add(rows).run().expect([]).add(behind).run().expect([(START, 1)])
 
 
 def test_rows_without_a_time_enter_no_window_and_are_counted() -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "canonical",
     "canonical_tree",
     "columns_of",
+    "conjuncts",
     "expand",
     "is_rowwise",
     "passes",
@@ -183,6 +184,16 @@ def python_function(expr: pl.Expr) -> bool:
 def columns_of(expr: pl.Expr) -> frozenset[str]:
     """The columns of the frame that an expression reads."""
     return frozenset(expr.meta.root_names())
+
+
+def conjuncts(expr: pl.Expr) -> tuple[pl.Expr, ...]:
+    """The predicates that `&` joins into one; a row passes all of them or not the whole."""
+    if python_function(expr):
+        return (expr,)
+    match tree_of(expr):
+        case {"BinaryExpr": {"op": "And", "left": left, "right": right}}:
+            return (*conjuncts(expression(left)), *conjuncts(expression(right)))
+    return (expr,)
 
 
 def passes(expr: pl.Expr) -> str | None:

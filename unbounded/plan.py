@@ -17,7 +17,7 @@ import polars as pl
 from unbounded.connectors import Bounded, Source
 from unbounded.durations import milliseconds
 from unbounded.errors import PlanError
-from unbounded.expressions import columns_of
+from unbounded.expressions import columns_of, conjuncts
 
 __all__ = [
     "Aggregate",
@@ -353,9 +353,12 @@ def lower_filters(node: Node) -> Node:
     if not (isinstance(node, Step) and node.verb == "filter" and isinstance(node.input, Watermark)):
         return node
     mark = node.input
-    if any(mark.column in columns_of(predicate) for predicate in node.exprs):
+    parts = [(part, mark.column in columns_of(part)) for predicate in node.exprs for part in conjuncts(predicate)]
+    above, lowered = (tuple(part for part, timed in parts if timed is up) for up in (True, False))
+    if not lowered:
         return node
-    return replace(mark, input=lower_filters(replace(node, input=mark.input)))
+    mark = replace(mark, input=lower_filters(replace(node, input=mark.input, exprs=lowered)))
+    return replace(node, input=mark, exprs=above) if above else mark
 
 
 def _with_inputs(node: Node, inputs: tuple[Node, ...]) -> Node:
