@@ -69,7 +69,7 @@ class MicroBatches:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         check(plan, mode, sink, checkpoint.url)
-        self._flow = Flow(plan, mode, reread_bounded)
+        self._flow = Flow(plan, mode, reread_bounded, keeps_table=sink.keeps_table)
         self._sink, self._mode, self._name = sink, mode, name
         self._asked_policy = watermark_policy
         self._policy: WatermarkPolicy = watermark_policy or "min"

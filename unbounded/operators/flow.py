@@ -71,11 +71,14 @@ class Flow:
     """A plan in an output mode, ready to take batches.
 
     Bounded tables are read by `open`, and again as `BoundedTables` says. `run` may be called again for the same
-    batch only after the tables of state were restored.
+    batch only after the tables of state were restored. `keeps_table` says whether the sink replaces rows by their
+    key; to one that does not, rows of one key are as good as any.
     """
 
-    def __init__(self, plan: Node, mode: Mode, reread_bounded: str | timedelta | None = None) -> None:
-        self.plan, self.mode = lower_filters(plan), mode
+    def __init__(
+        self, plan: Node, mode: Mode, reread_bounded: str | timedelta | None = None, *, keeps_table: bool = True
+    ) -> None:
+        self.plan, self.mode, self._keeps_table = lower_filters(plan), mode, keeps_table
         self.scans = {node.name: node for node in walk(self.plan) if isinstance(node, Scan)}
         # A filter below its watermark may make two nodes of one: all of them tell the same watermark.
         marks = [node for node in walk(self.plan) if isinstance(node, Watermark)]
@@ -275,11 +278,16 @@ class Flow:
                 newest[mark.name] = max(value, newest.get(mark.name, value))
         return newest
 
+    @property
+    def _by_key(self) -> bool:
+        """Whether the sink replaces rows by their key."""
+        return self.mode == "update" and self._keeps_table
+
     # What left the table ------------------------------------------------------------------------
     @cached_property
     def _top(self) -> Aggregate | None:
         """The topmost aggregate, where a step above it may drop rows from a table that is kept by key."""
-        if self.mode != "update" or not self.key:
+        if not self._by_key or not self.key:
             return None
         node, dropping = self.plan, False
         while not isinstance(node, Aggregate):
@@ -294,7 +302,7 @@ class Flow:
 
     def _removed(self, answer: pl.DataFrame, touched: pl.DataFrame | None) -> pl.DataFrame:
         key = list(self.key)
-        if self.mode == "update" and may_repeat_keys(self.plan) and answer.select(key).is_duplicated().any():
+        if self._by_key and may_repeat_keys(self.plan) and answer.select(key).is_duplicated().any():
             raise PlanError(
                 "update mode keeps one row per key, and a join or explode above the aggregate made several rows of one "
                 f"key ({', '.join(key)}). Join or explode before the aggregate, or make the right side unique"
