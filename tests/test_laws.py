@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -476,6 +477,26 @@ def test_a_join_above_an_update_aggregate_that_repeats_a_key_is_an_error_and_not
     story = Story(lambda f: f.group_by("k").len().join(names, on="k"), {"k": pl.String}, mode="update")
     with pytest.raises(ub.PlanError, match="several rows of one key"):
         story.add([{"k": "a"}]).run()
+
+
+def test_a_sink_that_keeps_no_table_gets_every_row_that_a_join_makes_of_a_group() -> None:
+    names, written = pl.DataFrame({"k": ["a", "a"], "name": ["Ann", "Anna"]}), list[Any]()
+    frame = ub.scan_memory(feed := ub.MemorySource({"k": pl.String})).group_by("k").len().join(names, on="k")
+    feed.add({"k": ["a", "b", "a"]})
+    options: Any = {"output_mode": "update", "checkpoint": f"memory://{uuid.uuid4()}", "trigger": ub.available_now()}
+    frame.foreach_batch(lambda rows, batch: written.extend(rows.rows()), **options)
+    assert written == [("a", 2, "Ann"), ("a", 2, "Anna")]
+
+
+def test_complete_mode_shows_two_groupings_behind_one_another() -> None:
+    def pipeline(frame: Any) -> Any:
+        by_key, by_number = (frame.group_by(pl.col(key).cast(pl.String).alias("of")).len() for key in ("k", "n"))
+        return ub.concat([by_key, by_number])
+
+    rows = [{"k": "a", "n": 1}, {"k": "b", "n": 1}, {"k": "a", "n": None}]
+    schema = {"k": pl.String, "n": pl.Int64}
+    story = Story(pipeline, schema, mode="complete").add(rows[:1]).run().add(rows[1:]).run()
+    same_rows(story.answer(), pipeline(pl.LazyFrame(rows, schema)).collect())
 
 
 # ------------------------------------------------------------------- found by attack, kept as stories

@@ -261,6 +261,11 @@ MODES: dict[str, tuple[Callable[[], ub.StreamFrame], Any, str]] = {
         "update",
         r"no key of its own|two sources",
     ),
+    "concat of groups with rows in complete": (
+        lambda: ub.concat([frame().select("k"), frame().group_by("k").len().select("k")]),
+        "complete",
+        r"without an aggregate never ends.*query of its own",
+    ),
     "two sources of one name": (
         lambda: ub.concat([frame(), frame()]),
         "append",

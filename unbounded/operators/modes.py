@@ -56,12 +56,19 @@ def reasons_against(plan: Node, mode: Mode) -> list[str]:
         for node in nodes
         if isinstance(node, Keep) and tells_time(vars(node)) and not is_whole(node.input, mode)
     ]
-    if mode != "append" and any(isinstance(n, Concat) and any(_has_aggregate(p) for p in n.parts) for n in nodes):
-        reasons.append(
-            f"{mode} mode keeps one row per key, and a concat with an aggregate in it has no key of its own. "
-            "Write each part with a query of its own"
-        )
+    reasons += [reason for node in nodes if isinstance(node, Concat) and (reason := _of_parts(node, mode)) is not None]
     return reasons
+
+
+def _of_parts(node: Concat, mode: Mode) -> str | None:
+    """Why a concat cannot be kept in a mode: rows of different kinds stand in it, or rows without a key."""
+    changing = [_has_aggregate(part) for part in node.parts]
+    if mode == "append" or not any(changing) or (mode == "complete" and all(changing)):
+        return None
+    why = "keeps one row per key, and a concat with an aggregate in it has no key of its own"
+    if mode == "complete":
+        why = "writes the whole answer in every batch, and a part of the concat without an aggregate never ends"
+    return f"{mode} mode {why}. Write each part with a query of its own"
 
 
 def _has_aggregate(node: Node) -> bool:
