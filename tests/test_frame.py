@@ -134,8 +134,10 @@ def test_a_pivot_with_given_columns_is_polars_own(case: str) -> None:
 
 
 OTHER_SIGNATURES = {
+    "collect_batches": "a frame for each batch, with the options of a query",
     "explain": "the plan of a stream has output modes, and no engine",
     "show": "prints with Polars' own configuration",
+    "sink_batches": "calls once for each batch, with the options of a query",
     "sink_csv": "writes a folder, with a checkpoint",
     "sink_ipc": "writes a folder, with a checkpoint",
     "sink_ndjson": "writes a folder, with a checkpoint",

@@ -493,7 +493,7 @@ def test_complete_mode_shows_two_groupings_behind_one_another() -> None:
         by_key, by_number = (frame.group_by(pl.col(key).cast(pl.String).alias("of")).len() for key in ("k", "n"))
         return ub.concat([by_key, by_number])
 
-    rows = [{"k": "a", "n": 1}, {"k": "b", "n": 1}, {"k": "a", "n": None}]
+    rows: list[dict[str, Any]] = [{"k": "a", "n": 1}, {"k": "b", "n": 1}, {"k": "a", "n": None}]
     schema = {"k": pl.String, "n": pl.Int64}
     story = Story(pipeline, schema, mode="complete").add(rows[:1]).run().add(rows[1:]).run()
     same_rows(story.answer(), pipeline(pl.LazyFrame(rows, schema)).collect())

@@ -124,7 +124,7 @@ class MicroBatches:
         self._sink.open(identity, self._flow.plan.schema, self._flow.key, self._sink_mode)
         self._refuse_another_history()
         self._restore(self.last.state if self.last is not None else None)
-        self._flow.open(self._wall_clock())
+        self._flow.open(self._wall_clock)
         if self._checkpoint.done is not None:
             self._acknowledge(self._checkpoint.done)  # a crash may have come before that, or in the midst of it
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -36,8 +36,8 @@ class BoundedTables:
         self._tables: dict[int, pl.LazyFrame] = {}
         self._read: datetime | None = None
 
-    def read(self, now: datetime) -> None:
-        """Read all tables. SchemaMismatchError if one has other columns than when the query was written."""
+    def read(self, clock: Callable[[], datetime]) -> None:
+        """Read all tables, noting when if they are to be read again. SchemaMismatchError if one has other columns than when the query was written."""
         for node in self._nodes:
             table = self._anew(node).collect()
             if table.schema != node.schema:
@@ -46,7 +46,8 @@ class BoundedTables:
                     "when the query was written. Restore them, or start the query anew from its frame"
                 )
             self._tables[id(node)] = table.lazy()
-        self._read = now
+        if self._longest is not None:
+            self._read = clock()
 
     def _anew(self, node: Static) -> pl.LazyFrame:
         """The same plan, without what Polars noted of its files when it first looked: names, footers, columns.
@@ -67,9 +68,8 @@ class BoundedTables:
 
     def refresh(self, now: datetime) -> None:
         """Read all tables again before a batch of this time, if they are due."""
-        assert self._read is not None, "tables are read at the start"
-        if self._longest is not None and now - self._read >= self._longest:
-            self.read(now)
+        if self._longest is not None and (self._read is None or now - self._read >= self._longest):
+            self.read(lambda: now)
 
     def __getitem__(self, node: Static) -> pl.LazyFrame:
         return self._tables[id(node)]

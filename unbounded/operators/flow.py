@@ -6,7 +6,7 @@ together; an operator's rows then start the plan of the next level.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -159,9 +159,9 @@ class Flow:
             "operators": {one.id: dict(one.pinned()) for one in self.operators},
         }
 
-    def open(self, now: datetime) -> None:
-        """Read the bounded tables."""
-        self._bounded.read(now)
+    def open(self, clock: Callable[[], datetime]) -> None:
+        """Read the bounded tables; the clock is asked only if they are to be read again."""
+        self._bounded.read(clock)
 
     def run(self, batch: Batch, rows: Mapping[str, pl.LazyFrame], tables: Mapping[str, Table]) -> Outcome:
         """Take one batch of every source through the plan."""
