@@ -455,6 +455,26 @@ def test_an_unknown_part_makes_any_and_all_unknown_unless_another_part_decides(v
     assert_same(in_batches(aggregates, in_pieces(rows, [1, 2]), []), in_polars(aggregates, rows, []))
 
 
+@pytest.mark.parametrize("keys", [[], ["k"]])
+def test_a_python_function_of_single_rows_may_stand_in_the_input_of_an_aggregate(keys: list[str]) -> None:
+    def twice(value: int) -> int:
+        return value * 2 if value else 0  # Polars warns of a function that it could do itself
+
+    doubled = A.map_elements(twice, return_dtype=pl.Int64)
+    halved = F.map_batches(lambda values: values / 2, return_dtype=pl.Float64, is_elementwise=True)
+    aggregates = [
+        doubled.sum().alias("sum"),
+        (doubled + 1).filter(Y).max().alias("max"),
+        (doubled.sum() / pl.len()).alias("mean"),
+        halved.drop_nulls().median().alias("median"),
+        A.min_by(halved).alias("min_by"),
+        doubled.first(ignore_nulls=True).alias("first"),
+        B.sum(),
+    ]
+    rows = frame_of(12, 1).filter(F.is_finite())
+    assert_same(in_engine(aggregates, in_pieces(rows, [2, 7]), keys), in_polars(aggregates, rows, keys))
+
+
 # ------------------------------------------------------------------------------------------- state
 def test_state_is_wider_than_the_answer() -> None:
     aggregates = [
@@ -616,8 +636,17 @@ def test_the_mean_of_one_instant_is_that_instant(unit: Any) -> None:
         (A.filter(Y).min_by(B.filter(Y)), "pairs the wrong rows", "pl.when(condition)"),
         (pl.lit(1).sum(), "reads a literal", "columns of the frame"),
         (pl.col("n").product(), "rounded at each step", "Float64"),
-        (A.map_elements(len, return_dtype=pl.Int64).sum(), "Python function", "with_columns(...) first"),
-        (A.sum().map_elements(len, return_dtype=pl.Int64), "Python function", "with_columns(...) first"),
+        (A.map_elements(len, return_dtype=pl.Int64).std(), "below `std()`, whose options", "with_columns(...) first"),
+        (
+            A.map_batches(len, return_dtype=pl.Int64).sum(),
+            "`map_batches()` may look at all rows",
+            "with_columns(...) first",
+        ),
+        (
+            A.sum().map_elements(len, return_dtype=pl.Int64),
+            "what a Python function makes of an aggregate",
+            ".agg(...).with_columns(...)",
+        ),
     ],
     ids=lambda value: str(value)[:60],
 )

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import polars as pl
 
 from unbounded.errors import PlanError, UnsupportedOperationError
-from unbounded.expressions import call, canonical_tree, expand, python_function, reason, why_not_rowwise
+from unbounded.expressions import call, canonical_tree, expand, reason, why_not_rowwise
 from unbounded.partials.columns import Aggregated, Leaf, StateColumn, StateColumns, Values
+from unbounded.partials.computed import Computed
 from unbounded.partials.few import FEW
 from unbounded.partials.found import aggregated
 from unbounded.partials.moments import MOMENTS
@@ -33,16 +34,17 @@ __all__ = ["Cut", "cut"]
 class Cut:
     """Aggregates, cut. State columns are named `__0`, `__1`, ...
 
-    `partial` goes over raw rows, in `group_by(...).agg(...)` or `select(...)`, and makes every state
-    column but those of `values`, which count new values in an Int64. `merge` goes over any number of
-    partial rows of one key, older ones first if `ordered`, and makes the same columns with the same
-    dtypes. `finish` goes over one row per key, with the lists that `values` ask for, and makes the
-    user's columns with Polars' names and dtypes; it raises InvalidOperationError for a count that
-    Polars' dtype cannot hold. Those named in `lists` hold several values per key in a list, as in
-    `agg`; in `select` they are rows. `canonical` says per state column what it holds; equal aggregates
-    give equal texts over restarts.
+    `computed` are columns to add to the rows first. `partial` goes over the rows then, in
+    `group_by(...).agg(...)` or `select(...)`, and makes every state column but those of `values`, which
+    count new values in an Int64. `merge` goes over any number of partial rows of one key, older ones
+    first if `ordered`, and makes the same columns with the same dtypes. `finish` goes over one row per
+    key, with the lists that `values` ask for, and makes the user's columns with Polars' names and
+    dtypes; it raises InvalidOperationError for a count that Polars' dtype cannot hold. Those named in
+    `lists` hold several values per key in a list, as in `agg`; in `select` they are rows. `canonical`
+    says per state column what it holds; equal aggregates give equal texts over restarts.
     """
 
+    computed: tuple[pl.Expr, ...]
     partial: tuple[pl.Expr, ...]
     merge: tuple[pl.Expr, ...]
     finish: tuple[pl.Expr, ...]
@@ -59,9 +61,15 @@ def cut(aggregates: Sequence[pl.Expr], schema: Mapping[str, pl.DataType], *, key
     Raises PlanError for aggregates that have no such form: every one, with the reason and what to write.
     """
     exprs = expand(schema, aggregates, {})
-    state = StateColumns(schema)
-    found, refused = [], []
+    computed, readable, found, refused = Computed(schema), [], [], []
     for expr in exprs:
+        try:
+            readable.append(computed.over_columns(expr))
+        except UnsupportedOperationError as error:
+            refused.append(error)
+    schema = computed.schema
+    state = StateColumns(schema)
+    for expr in readable:
         try:
             found.append(_finish(expr, state, keyed=keyed))
         except UnsupportedOperationError as error:
@@ -81,10 +89,11 @@ def cut(aggregates: Sequence[pl.Expr], schema: Mapping[str, pl.DataType], *, key
     listed = {name: dtype for one in state.kept for name, dtype in one.lists.items()}
     made = pl.LazyFrame(schema={**held.schema, **listed}).select(expr for expr, _ in found).collect_schema().dtypes()
     finish = []
-    for (expr, is_list), dtype, one in zip(found, made, state.dtypes(exprs), strict=True):
+    for (expr, is_list), dtype, one in zip(found, made, state.dtypes(readable), strict=True):
         wanted = pl.List(one) if is_list else one
         finish.append(expr if dtype == wanted else expr.cast(wanted))
     return Cut(
+        computed=tuple(computed.columns),
         partial=tuple(partial),
         merge=tuple(merge),
         finish=tuple(finish),
@@ -107,12 +116,6 @@ _VALUES: Mapping[str, Value] = {**SINGLE, **MOMENTS, **FEW, **VALUES}
 
 def _finish(expr: pl.Expr, state: StateColumns, *, keyed: bool) -> tuple[pl.Expr, bool]:
     """The aggregate over state columns, which are added to `state`; and whether it is a list per group."""
-    if python_function(expr):
-        raise _refused(
-            expr,
-            because="what a Python function does inside an aggregate cannot be read",
-            instead="compute a column with with_columns(...) first, then aggregate that column",
-        )
     tree = unaliased(tree_of(expr))
     if keyed and _is_rows(tree, state):
         tree = {"Agg": {"Implode": {"input": tree, "maintain_order": True}}}

@@ -72,6 +72,8 @@ class AggregateOperator:
         return {"kind": "aggregate", "keys": keys, **window, "state": list(self._cut.canonical)}
 
     def prepare(self, rows: pl.LazyFrame, tables: Mapping[str, Table], batch: Batch) -> pl.LazyFrame:
+        if self._cut.computed:
+            rows = rows.with_columns(self._at(self._cut.computed, batch))
         wanted = [*self._at(self._cut.partial, batch), pl.len().cast(pl.Int64).alias(_LEN)]
         if self._seen is not None:
             dtype = self._node.input.schema[self._seen]
