@@ -32,6 +32,7 @@ from unbounded.grouping import StreamGroupBy
 from unbounded.handle import StreamingQuery
 from unbounded.manager import StreamingQueryManager, streams
 from unbounded.now import current_timestamp
+from unbounded.partials.user_defined import aggregate
 from unbounded.progress import Listener, Progress, QueryStatus
 from unbounded.scan import (
     infer_schema,
@@ -88,6 +89,7 @@ __all__ = [
     "UnboundedStateWarning",
     "UnsupportedOperationError",
     "Verifies",
+    "aggregate",
     "available_now",
     "concat",
     "current_timestamp",

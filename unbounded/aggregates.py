@@ -24,6 +24,7 @@ from unbounded.partials.few import FEW
 from unbounded.partials.found import aggregated
 from unbounded.partials.moments import MOMENTS
 from unbounded.partials.single import SINGLE, Value
+from unbounded.partials.user_defined import user_defined, value_of_part
 from unbounded.partials.values import VALUES
 from unbounded.trees import Tree, children, expression, kind, nodes, rewrite, tree_of, unaliased, with_children
 
@@ -116,7 +117,7 @@ _VALUES: Mapping[str, Value] = {**SINGLE, **MOMENTS, **FEW, **VALUES}
 
 def _finish(expr: pl.Expr, state: StateColumns, *, keyed: bool) -> tuple[pl.Expr, bool]:
     """The aggregate over state columns, which are added to `state`; and whether it is a list per group."""
-    tree = unaliased(tree_of(expr))
+    tree = _bare(tree_of(expr))
     if keyed and _is_rows(tree, state):
         tree = {"Agg": {"Implode": {"input": tree, "maintain_order": True}}}
         return expression(_over_state(tree, expr, state)[0]).alias(expr.meta.output_name()), True
@@ -130,6 +131,13 @@ def _finish(expr: pl.Expr, state: StateColumns, *, keyed: bool) -> tuple[pl.Expr
     return finish, is_list
 
 
+def _bare(tree: Tree) -> Tree:
+    """What a node computes, whatever it is called; a part of a user's aggregate is known by its name."""
+    while kind(tree) in ("Alias", "RenameAlias", "KeepName") and user_defined(tree) is None:
+        (tree,) = children(tree)
+    return tree
+
+
 def _is_rows(tree: Tree, state: StateColumns) -> bool:
     """Whether an expression has a value for each row, some of them perhaps left out or repeated."""
     if aggregated(tree) is not None or not expression(tree).meta.root_names():
@@ -139,6 +147,8 @@ def _is_rows(tree: Tree, state: StateColumns) -> bool:
 
 def _over_state(tree: Tree, expr: pl.Expr, state: StateColumns) -> tuple[Tree, bool]:
     """A tree with its topmost aggregates replaced by expressions over state columns; whether it is a list per group."""
+    if (own := user_defined(tree)) is not None:
+        return tree_of(value_of_part(own, state).alias(own.part)), False
     found = aggregated(tree)
     if found is not None and not _lists_in(found.inputs):
         leaf = _leaf(tree, found, expr, state)
@@ -155,7 +165,7 @@ def _over_state(tree: Tree, expr: pl.Expr, state: StateColumns) -> tuple[Tree, b
         )
     if kind(tree) in ("RenameAlias", "KeepName"):
         name = expression(tree).meta.output_name()
-        part, is_list = _over_state(unaliased(tree), expr, state)
+        part, is_list = _over_state(_bare(tree), expr, state)
         return {"Alias": [part, name]}, is_list
     if found is None and kind(tree) not in _ROWWISE and not _lists_in([tree]):
         node = expression(tree)
@@ -267,7 +277,11 @@ _INSTEAD = {
 
 
 def _refused(expr: pl.Expr, *, because: str, instead: str) -> UnsupportedOperationError:
-    text = re.sub(r", sort_option=SortMultipleOptions \{[^}]*\}|dyn (?:int|float): ", "", str(expr))
+    text = re.sub(
+        r", sort_option=SortMultipleOptions \{[^}]*\}|dyn (?:int|float): |\.alias\(\"__aggregate__.*?\}\"\)",
+        "",
+        str(expr),
+    )
     return UnsupportedOperationError(text, because=because, instead=instead)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, TypeAlias
 import polars as pl
 
 from unbounded.expressions import passes
+from unbounded.trees import Tree, expression, kind, rewrite, tree_of
 
 __all__ = ["COUNT", "VALUE", "Aggregated", "Leaf", "StateColumn", "StateColumns", "Use", "Values"]
 
@@ -76,6 +77,7 @@ class StateColumns:
         self.ordered = False
         self._columns: dict[str, StateColumn] = {}
         self._values: dict[str, Values] = {}
+        self._together: dict[str, Mapping[str, pl.Expr]] = {}
         self._rows = pl.LazyFrame(schema=schema)
 
     def __iter__(self) -> Iterator[StateColumn]:
@@ -90,6 +92,20 @@ class StateColumns:
             name = f"__{len(self._columns)}"
             self._columns[text] = StateColumn(name, text, partial, merge(pl.col(name)))
         return pl.col(self._columns[text].name)
+
+    def together(
+        self, text: str, parts: Callable[[], tuple[Mapping[str, pl.Expr], Mapping[str, pl.Expr]]]
+    ) -> Mapping[str, pl.Expr]:
+        """Columns by name whose merges read one another under these names; `parts` gives partials and merges."""
+        if text not in self._together:
+            self.ordered = True  # who wrote them may count on it
+            partial, merge = parts()
+            names = {name: f"__{len(self._columns) + place}" for place, name in enumerate(partial)}
+            for name, own in names.items():
+                what = f"{name} of {text}"
+                self._columns[what] = StateColumn(own, what, partial[name], _renamed(merge[name], names))
+            self._together[text] = {name: pl.col(own) for name, own in names.items()}
+        return self._together[text]
 
     def values(self, text: str, value: pl.Expr, use: Use | None, *, every: bool = False) -> pl.Expr:
         """The list of values of a group that a finish reads, or without a use their number."""
@@ -118,6 +134,15 @@ class StateColumns:
         dtypes = self.dtypes([counted if one.partial is None else one.partial for one in self])
         lists = {name: dtype for one in self.kept for name, dtype in one.lists.items()}
         return pl.Schema({**dict(zip((one.name for one in self), dtypes, strict=True)), **lists})
+
+
+def _renamed(expr: pl.Expr, names: Mapping[str, str]) -> pl.Expr:
+    """The expression over columns of other names."""
+
+    def renamed(tree: Tree) -> Tree:
+        return {"Column": names[tree["Column"]]} if kind(tree) == "Column" else rewrite(tree, renamed)
+
+    return expression(renamed(tree_of(expr)))
 
 
 @dataclass(frozen=True)
