@@ -8,23 +8,23 @@ left is deleted. A crash before the entry leaves files nobody reads; a crash beh
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from unbounded.connectors import Guarantee, Identity, Mode, Receipt
-from unbounded.errors import CheckpointError, ConcurrentQueryError, PlanError
+from unbounded.errors import CheckpointError, ConcurrentQueryError, ConnectorError, PlanError
 from unbounded.sinks import formats, partitions
 from unbounded.sinks.manifest import FANOUT, DataFile, Entry, Log, batch_of, beside
 from unbounded.sinks.owner import Owner, claim
 from unbounded.sinks.places import Place, open_place
 from unbounded.sinks.reading import plain_path, read_sink, shown
-from unbounded.storage import Storage, is_local, open_storage
+from unbounded.storage import Storage, is_local, open_storage, without_credentials
 
 if TYPE_CHECKING:
     from unbounded.sinks.merging import Merger
@@ -98,15 +98,15 @@ class FileSink:
 
     @property
     def location(self) -> str:
-        """The absolute path or URL of the folder."""
-        return self.path
+        """The absolute path or URL of the folder, without credentials."""
+        return without_credentials(self.path)
 
     @property
     def description(self) -> str:
-        path = re.sub(r"//[^/@]*@", "//", self.path)  # no user:password@ in what is printed
-        return f"{self._format} files in {path}"
+        return f"{self._format} files in {self.location}"
 
     def open(self, query: Identity, schema: pl.Schema, key: tuple[str, ...], mode: Mode) -> None:
+        """SinkOwnedError if the folder is another's, PlanError for columns that the files could not give back."""
         formats.check_types(self._format, schema, self._options)
         formats.encode(schema.to_frame(), self._format, self._options)  # a wrong option value fails here, not later
         partitions.check_types(self._partition_by, schema)
@@ -124,14 +124,28 @@ class FileSink:
         )
         place = open_place(self.path, shown(owner), self._storage_options)
         records = open_storage(beside(self.path), self._storage_options)
-        claim(self.path, owner, records, place.foreign)
-        # Names that a killed writer left may not be on the disk yet; what is read from here on must not vanish later.
-        for folder in ("", "log", "levels"):
-            records.settle(folder)
-        place.prepare()
-        self._tidied = None
-        self._now = _Opened(owner, Log(records), place, self._merger(owner, place, records))
-        self._roll_forward(self._now)
+        with self._explained("cannot be opened"):
+            claim(self.location, owner, records, place.foreign)
+            # Names that a killed writer left may not be on the disk yet; what is read from here on must not vanish.
+            for folder in ("", "log", "levels"):
+                records.settle(folder)
+            place.prepare()
+            self._tidied = None
+            self._now = _Opened(owner, Log(records), place, self._merger(owner, place, records))
+            self._roll_forward(self._now)
+
+    @contextmanager
+    def _explained(self, failed: str) -> Iterator[None]:
+        """Say of an error of the disk or the store where it was, and what to do."""
+        try:
+            yield
+        except OSError as error:
+            where = f" at {error.filename}" if error.filename else ""
+            raise ConnectorError(
+                f"{self.location} {failed}: {error.strerror or error}{where}. Make room, or give the rights to write "
+                f"there and in {beside(self.location)}, then start the query again: it continues where it stopped, "
+                "and no row is lost or doubled"
+            ) from error
 
     def _merger(self, owner: Owner, place: Place, records: Storage) -> Merger | None:
         if owner.mode != "update":
@@ -174,8 +188,9 @@ class FileSink:
             return None
         if entry.receipt is None:
             raise CheckpointError(
-                f"{self.path} holds batch {batch} and newer ones, and forgot its receipt after {self._retain} batches: "
-                "the checkpoint is older than its output. Use the newest checkpoint, or a new checkpoint and a new path"
+                f"{self.location} holds batch {batch} and newer ones, and forgot its receipt after {self._retain} "
+                "batches: the checkpoint is older than its output. Use the newest checkpoint, or a new checkpoint and "
+                "a new path"
             )
         if not known:  # recorded by an attempt of this run that failed before it was shown
             self._show(now, entry)
@@ -186,21 +201,22 @@ class FileSink:
         assert rows.schema == now.owner.schema, f"batch {batch} has {rows.schema}, not {now.owner.schema}"
         if self._last is not None and batch != self._last + 1:
             raise CheckpointError(
-                f"batch {batch} cannot follow batch {self._last} in {self.path}; the checkpoint is not the one that "
-                "wrote it. Use the newest checkpoint, or a new checkpoint and a new path"
+                f"batch {batch} cannot follow batch {self._last} in {self.location}; the checkpoint is not the one "
+                "that wrote it. Use the newest checkpoint, or a new checkpoint and a new path"
             )
         stem = f"{batch:012d}-{secrets.token_hex(8)}"
-        try:
-            files = self._stage(now, self._row_files(now.owner, stem, rows))
-            gone = self._stage(now, _removed_file(now.owner, stem, removed))
-        except Exception:  # a full disk must not stay full of files that nobody reads
-            now.place.forget(name for name in self._orphans if stem in name)
-            raise
-        if files or gone:
-            now.place.settle_staged()
-        entry = Entry(batch, self._clock(), files, gone[0] if gone else None, receipt)
-        now.log.append(entry)
-        self._show(now, entry)
+        with self._explained(f"cannot be given batch {batch}"):
+            try:
+                files = self._stage(now, self._row_files(now.owner, stem, rows))
+                gone = self._stage(now, _removed_file(now.owner, stem, removed))
+            except Exception:  # a full disk must not stay full of files that nobody reads
+                now.place.forget(name for name in self._orphans if stem in name)
+                raise
+            if files or gone:
+                now.place.settle_staged()
+            entry = Entry(batch, self._clock(), files, gone[0] if gone else None, receipt)
+            now.log.append(entry)
+            self._show(now, entry)
 
     def _stage(self, now: _Opened, encoded: Iterable[tuple[DataFile, bytes]]) -> tuple[DataFile, ...]:
         files = []
@@ -225,8 +241,8 @@ class FileSink:
         """What follows when an entry is durable: it comes into sight, and other attempts at its batch go."""
         if is_local(self.path) and now.log.settled() >= entry.batch:
             raise ConcurrentQueryError(
-                f"batch {entry.batch} of {self.path} was written by another process while this one slept; nothing of "
-                "this attempt is shown. Run one query on one checkpoint, and do not copy a checkpoint in use"
+                f"batch {entry.batch} of {self.location} was written by another process while this one slept; "
+                "nothing of this attempt is shown. Run one query on one checkpoint, and do not copy a checkpoint in use"
             )
         now.place.show(_visible(now.owner, [entry]))
         self._last = entry.batch

@@ -43,6 +43,11 @@ def split(rows: pl.DataFrame, names: Sequence[str]) -> Iterator[tuple[PartitionV
 
 def check_names(names: Sequence[str]) -> None:
     """PlanError for a column name that readers would not get back from the path."""
+    if strange := [name for name in names if not isinstance(name, str)]:
+        raise PlanError(
+            f"partition_by names columns of the output, and {strange[0]!r} is none. Compute it in with_columns(...) "
+            'and write its name, partition_by="day"'
+        )
     if len(set(names)) != len(names):
         raise PlanError(f"partition_by={list(names)} names a column twice. Name each once")
     for name in names:

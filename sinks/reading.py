@@ -17,7 +17,7 @@ from unbounded.sinks.levels import Levels, newest
 from unbounded.sinks.manifest import Entry, Log, beside
 from unbounded.sinks.owner import Owner
 from unbounded.sinks.places import Place, Shown, open_place
-from unbounded.storage import Storage, is_local, local_path, open_storage
+from unbounded.storage import Storage, is_local, local_path, open_storage, without_credentials
 
 __all__ = ["plain_path", "read_sink", "shown", "verify"]
 
@@ -46,14 +46,14 @@ def verify(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | No
 
     Raises ConnectorError naming the first file that is missing or damaged.
     """
-    held = _open(path, storage_options)
+    held, where = _open(path, storage_options), without_credentials(plain_path(path))
     merged = [(f"up to {held.levels.until}", slice.file) for slice in held.levels.slices()]
     written = [(f"{entry.batch}", file) for entry in held.entries for file in entry.all_files()]
     for batch, file in merged + written:
         found = zlib.crc32(held.place.read(file))
         if found != file.crc32:
             raise ConnectorError(
-                f"{file.path} of batch {batch} of the sink {plain_path(path)} has crc32 {found:08x} where "
+                f"{file.path} of batch {batch} of the sink {where} has crc32 {found:08x} where "
                 f"{file.crc32:08x} was written ({file.size} bytes); it was damaged. Restore it from a backup, "
                 "or write to a new path"
             )
@@ -91,8 +91,8 @@ def _open(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | Non
     owner = Owner.find(records)
     if owner is None:
         raise ConnectorError(
-            f"there is no sink at {whole}: {records.url}/owner does not exist. Check the path; the files of other "
-            "writers are read with pl.scan_parquet, pl.scan_csv, ..."
+            f"there is no sink at {without_credentials(whole)}: {records.url}/owner does not exist. Check the path; "
+            "the files of other writers are read with pl.scan_parquet, pl.scan_csv, ..."
         )
     place = open_place(whole, shown(owner), storage_options)
     log = Log(records)

@@ -195,6 +195,18 @@ WRITTEN: dict[str, Case] = {
         lambda: frame().sink_parquet("out", checkpoint="c", lazy=True),
         r"lazy=True of a parquet sink.*begins nothing",
     ),
+    "partition by an expression": (
+        lambda: frame().sink_parquet("out", checkpoint="c", partition_by=[pl.col("k")]),
+        r"names columns of the output.*with_columns",
+    ),
+    "checkpoint in the output": (
+        lambda: frame().sink_parquet("out", checkpoint="out/ckpt"),
+        r"checkpoint .*out/ckpt and the output .*out lie in one another.*side by side",
+    ),
+    "output in the checkpoint": (
+        lambda: frame().sink_parquet("ckpt/out", checkpoint="ckpt"),
+        r"lie in one another",
+    ),
     "sink of a PartitionBy": (
         lambda: frame().sink_parquet(pl.PartitionBy("out", key="k"), checkpoint="c"),
         r'sink_parquet\("out/", partition_by=\["day"\]\)',

@@ -22,6 +22,7 @@ from polars.testing import assert_frame_equal
 from tests.contracts.sink_contract import SCHEMA, Batch, open_sink, play, table
 from unbounded import storage
 from unbounded.connectors import Mode
+from unbounded.errors import ConnectorError
 from unbounded.sinks import FileSink, files, manifest, merging, read_sink, verify
 from unbounded.sinks.levels import newest
 from unbounded.sinks.manifest import Log
@@ -347,7 +348,7 @@ def _run_until_done(kind: _Kind, path: Path) -> int:
                 _commit(path, number)
                 sink.tidy(number)
             return attempt
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
+        except (OSError, ConnectorError) as error:
+            if getattr(error.__cause__ or error, "errno", None) != errno.ENOSPC:
                 raise
     raise AssertionError("a failure that is over must not come back")

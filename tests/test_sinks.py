@@ -28,7 +28,7 @@ from polars.testing import assert_frame_equal
 import unbounded as ub
 from tests.contracts.sink_contract import QUERY, SCHEMA, Batch, Reopen, SinkContract, open_sink, play, table
 from unbounded import storage
-from unbounded.connectors import Mode, Sink, Tidies
+from unbounded.connectors import Identity, Mode, Sink, Tidies
 from unbounded.errors import (
     CheckpointError,
     ConcurrentQueryError,
@@ -172,8 +172,17 @@ def test_a_path_with_signs_of_patterns_is_taken_as_it_stands(tmp_path: Path) -> 
         assert_frame_equal(read_sink(path).collect(), ROWS)
 
 
-def test_the_description_shows_no_password() -> None:
-    assert FileSink("memory://me:secret@host/out", "csv").description == "csv files in memory://host/out"
+def test_no_password_is_shown_or_recorded() -> None:
+    url = f"memory://me:secret@host/{next(FRESH)}/out"
+    sink = open_sink(lambda: FileSink(url, "csv"), "append")
+    assert isinstance(sink, FileSink)
+    assert sink.description == f"csv files in {sink.location}"
+    assert sink.location == url.replace("me:secret@", "")
+    other = Identity("query-2", "run-2", None)
+    for fail in (lambda: FileSink(url, "csv").open(other, SCHEMA, (), "append"), lambda: read_sink(f"{url}2")):
+        with pytest.raises(ConnectorError) as caught:
+            fail()
+        assert "secret" not in str(caught.value)
 
 
 def test_a_folder_that_is_a_link_out_of_the_sink_is_refused(tmp_path: Path) -> None:
@@ -238,6 +247,32 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(ConnectorError, match="is a file"):
         reopen(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["out", "out._unbounded"])
+def test_a_place_that_cannot_be_made_is_named_at_the_start(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "out._unbounded").touch()
+    path = tmp_path / "file" / "out" if name == "out" else tmp_path / "out"
+    with pytest.raises(ConnectorError, match=r"cannot be opened: Not a directory at .*|is a file") as caught:
+        reopen(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_place_without_rights_is_named_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(path: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(storage, "make_folder", deny)
+    with pytest.raises(ConnectorError, match=r"out cannot be opened: Permission denied at .*out._unbounded.*rights"):
+        reopen(tmp_path / "out")
+
+
+def test_how_files_are_packed_may_change_over_a_restart(tmp_path: Path) -> None:
+    written_sink(tmp_path / "out", mode="update")
+    sink = open_sink(lambda: FileSink(tmp_path / "out", "parquet", options={"compression": "lz4"}), "update")
+    sink.write(3, ROWS, {}, removed=NONE_REMOVED)
+    assert_frame_equal(sink.read().collect(), ROWS)
 
 
 def test_a_log_without_its_owner_is_refused(tmp_path: Path) -> None:
@@ -330,7 +365,7 @@ def test_a_full_disk_is_left_without_the_files_of_the_failed_batch(
 
     with monkeypatch.context() as patch:
         patch.setattr(storage, "write_file", write_file)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(ConnectorError, match=r"cannot be given batch 0: No space left.*it continues"):
             sink.write(0, ROWS, {}, removed=NONE_REMOVED)
     assert os.listdir(tmp_path / "out._unbounded/data") == []
     assert sink.written(0) is None
@@ -350,7 +385,7 @@ def test_a_record_whose_name_may_not_be_durable_is_made_so_before_it_counts(
 
     with monkeypatch.context() as patch:
         patch.setattr(storage, "sync_folder", fail)
-        with pytest.raises(OSError, match="Input/output"):
+        with pytest.raises(ConnectorError, match="Input/output"):
             sink.write(0, ROWS, {"x": 1}, removed=NONE_REMOVED)
         patch.setattr(storage, "sync_folder", synced.append)
         assert sink.written(0) == {"x": 1}

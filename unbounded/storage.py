@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import threading
 from collections.abc import Iterable, Mapping
@@ -39,6 +40,7 @@ __all__ = [
     "is_local",
     "local_path",
     "open_storage",
+    "without_credentials",
 ]
 
 Record = Mapping[str, Any]
@@ -353,9 +355,14 @@ def local_path(url: str | os.PathLike[str]) -> str:
     return os.path.abspath(os.path.expanduser(text.split("://", 1)[1] if "://" in text else text))
 
 
+def without_credentials(url: str) -> str:
+    """A URL as it may be printed and recorded: without user and password."""
+    return re.sub(r"//[^/@]*@", "//", url)
+
+
 def open_storage(url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Storage:
     """The records under a URL. Nothing is created before the first put."""
     if is_local(url):
         return LocalStorage(local_path(url))
     fs, path = filesystem(url, storage_options)
-    return ObjectStorage(os.fspath(url), fs, path)
+    return ObjectStorage(without_credentials(os.fspath(url)), fs, path)

@@ -188,6 +188,11 @@ def _loops(plan: Node, sink: Sink, checkpoint: str) -> Iterator[str]:
     written = {"the checkpoint": checkpoint}
     if isinstance(sink, Located):
         written["the output"] = sink.location
+    if isinstance(sink, Located) and _one_in_the_other(sink.location, checkpoint):
+        yield (
+            f"the checkpoint {checkpoint} and the output {sink.location} lie in one another, and readers of the output "
+            "would read the checkpoint. Choose two places side by side"
+        )
     for node in walk(plan):
         if isinstance(node, Scan) and isinstance(node.source, Covers):
             for what, place in written.items():
@@ -196,6 +201,11 @@ def _loops(plan: Node, sink: Sink, checkpoint: str) -> Iterator[str]:
                         f"{what} {place} lies in what source {node.name!r} reads ({node.source.description}), so the "
                         "query would read what it writes, without end. Choose a place outside of it"
                     )
+
+
+def _one_in_the_other(one: str, other: str) -> bool:
+    first, second = sorted((f"{one}/", f"{other}/"), key=len)
+    return second.startswith(first)
 
 
 def _topmost(node: Node) -> Aggregate | None:
