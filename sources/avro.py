@@ -15,12 +15,12 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from unbounded.errors import ConnectorError
+from unbounded.sources.reading import EDGE
 
 __all__ = ["Header", "header", "scan", "schema"]
 
 _MAGIC = b"Obj\x01"
 _MARKER = 16  # bytes
-_EDGE = 65_536  # bytes that hold a header of some thousand columns
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ def _schema_of(file: str | bytes) -> pl.Schema:
 
 def _head(file: str | bytes) -> bytes:
     if isinstance(file, bytes):
-        return file[:_EDGE]
+        return file[:EDGE]
     with open(file, "rb") as opened:
-        return opened.read(_EDGE)
+        return opened.read(EDGE)
 
 
 def _read(file: str | bytes, name: str, *, rows: int | None = None) -> pl.DataFrame:

@@ -18,9 +18,10 @@ from unbounded.errors import ConnectorError, PlanError, SchemaMismatchError
 from unbounded.sources.compression import unreadable
 from unbounded.sources.discovery import Discovery, Limits
 from unbounded.sources.folder import File, Folder, Glimpse, LocalFolder, open_folder, shown
-from unbounded.sources.formats import NOTHING, Format, FromPath, format_of, open_format
+from unbounded.sources.formats import format_of, open_format
 from unbounded.sources.hive import HivePaths, guessed
 from unbounded.sources.options import FormatName, check_options
+from unbounded.sources.reading import NOTHING, Format, FromPath
 
 __all__ = ["Conformity", "Files", "found_schema", "hive_columns", "infer_schema", "schema_needed", "spelt"]
 

@@ -18,7 +18,7 @@ import polars as pl
 
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.sources.folder import File, shown
-from unbounded.sources.formats import Format
+from unbounded.sources.reading import Format
 from unbounded.storage import Storage, digest, is_local, local_path, open_storage
 
 __all__ = ["BadRecord", "DeadLetters", "open_dead_letters"]

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 from unbounded.sources.compression import is_compressed, is_whole, unreadable
 from unbounded.sources.folder import File, Folder, Glimpse
-from unbounded.sources.formats import Format
+from unbounded.sources.reading import Format
 
 __all__ = ["Discovery", "Limits", "Order", "digest_of"]
 

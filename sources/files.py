@@ -25,8 +25,9 @@ from unbounded.sources.columns import Conformity, Files, found_schema, hive_colu
 from unbounded.sources.dead_letters import BadRecord, DeadLetters, open_dead_letters
 from unbounded.sources.discovery import Discovery, Limits, Order, digest_of
 from unbounded.sources.folder import File, LocalFolder, open_folder, shown
-from unbounded.sources.formats import FromPath, TextFormat, open_format
+from unbounded.sources.formats import open_format
 from unbounded.sources.options import FormatName, check_options
+from unbounded.sources.reading import FromPath, TextFormat
 from unbounded.sources.records import LETTERS, Sifted, sift
 
 __all__ = ["DEFAULT_BYTES", "FileSource"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from unbounded.sources.compression import contents
-from unbounded.sources.formats import TextFormat
+from unbounded.sources.reading import TextFormat
 
 __all__ = ["LETTERS", "Sifted", "sift"]
 
@@ -39,7 +39,7 @@ def sift(form: TextFormat, data: bytes, columns: pl.Schema) -> Sifted:
     except _UNREADABLE as error:
         whole = {"line": [None], "record": [data], "reason": [_first_line(error)]}
         return Sifted(columns.to_frame(), pl.DataFrame(whole, schema=LETTERS))
-    reasons = dict(records.bad(range(len(records))))
+    reasons = records.bad(range(len(records)))
     good = records.read([number for number in range(len(records)) if number not in reasons])
     return Sifted(good, records.letters(reasons))
 
@@ -60,8 +60,17 @@ class _Records:
         """Polars' rows of these records."""
         return self._rows(self._form, self._joined(numbers), self._columns)
 
-    def bad(self, numbers: Sequence[int]) -> Iterator[tuple[int, str]]:
-        """The bad records among these, in order, with their reasons: by halves, of which most are good."""
+    def bad(self, numbers: Sequence[int]) -> dict[int, str]:
+        """The bad records among these, with their reasons."""
+        found: dict[int, str] = {}
+        if not self._are_good(numbers) and not self._mistyped(numbers):
+            suspects = [number for number in numbers if self._form.looks_broken(self._record(number), self._head)]
+            found = {number: reason for one in suspects for number, reason in self._halved([one])}
+        rest = [number for number in numbers if number not in found] if found else numbers
+        return dict(sorted([*found.items(), *self._halved(rest)]))
+
+    def _halved(self, numbers: Sequence[int]) -> Iterator[tuple[int, str]]:
+        """The bad records among these: by halves, of which most are good."""
         try:
             self.read(numbers)
         except _UNREADABLE as error:
@@ -73,8 +82,8 @@ class _Records:
                 yield numbers[0], _first_line(error)
             else:
                 middle = len(numbers) // 2
-                yield from self.bad(numbers[:middle])
-                yield from self.bad(numbers[middle:])
+                yield from self._halved(numbers[:middle])
+                yield from self._halved(numbers[middle:])
 
     def letters(self, reasons: dict[int, str]) -> pl.DataFrame:
         """The bad records, as they are kept."""
@@ -83,8 +92,11 @@ class _Records:
             line += self._text.count(b"\n", at, part.start)
             at = part.start
             lines.append(line)
-        records = [self._text[self._parts[number]] for number in reasons]
+        records = [self._record(number) for number in reasons]
         return pl.DataFrame({"line": lines, "record": records, "reason": list(reasons.values())}, schema=LETTERS)
+
+    def _record(self, number: int) -> bytes:
+        return self._text[self._parts[number]]
 
     def _are_good(self, numbers: Sequence[int]) -> bool:
         try:
@@ -113,7 +125,7 @@ class _Records:
         return dict(sorted(found.items()))
 
     def _joined(self, numbers: Sequence[int]) -> bytes:
-        return b"".join([self._head, *(self._text[self._parts[number]] for number in numbers)])
+        return b"".join([self._head, *map(self._record, numbers)])
 
     def _rows(self, form: TextFormat, text: bytes, columns: pl.Schema) -> pl.DataFrame:
         return form.scan([text], columns).collect()
