@@ -305,9 +305,8 @@ class MicroBatches:
             if unit is not None:
                 return ConnectorError(
                     f"source {name!r} cannot be read as its columns: {unit}. Batch {intent.batch} was not committed. "
-                    'Scan text with on_bad_record="dead_letter" to set such records aside, or with ignore_errors=True '
-                    "to read nulls there; or mend or take away the file, and let the batch be planned anew: "
-                    f"ub.reset({self._checkpoint.url!r}, pending_only=True)"
+                    'Mend the file, or take it away, or scan text with on_bad_record="dead_letter" to set that aside; '
+                    f"then let the batch be planned anew: ub.reset({self._checkpoint.url!r}, pending_only=True)"
                 )
         return error
 
