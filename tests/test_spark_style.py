@@ -131,11 +131,12 @@ def test_options_take_text_and_values_under_names_in_any_case(key: str, header: 
 
 
 def test_a_value_that_does_not_fit_is_null_and_fails_where_that_is_asked(tmp_path: Path) -> None:
-    place = folder(tmp_path / "in", a_csv="1,2024-01-01T00:00:00Z\nx,yesterday\n3\n4,2024-01-01,more\n")
+    place = folder(tmp_path / "in", a_csv="3\n1,2024-01-01T00:00:00Z\nx,yesterday\n4,2024-01-01,more\n")
     reader = ub.read_stream.format("csv").schema("id INT, time TIMESTAMP")
     noon = datetime(2024, 1, 1, tzinfo=UTC)
-    assert [tuple(row.values()) for row in rows(reader.load(place))] == [(1, noon), (None, None), (3, None), (4, noon)]
+    assert [tuple(row.values()) for row in rows(reader.load(place))] == [(3, None), (1, noon), (None, None), (4, noon)]
     strict = reader.option("mode", "FAILFAST")
+    (place / "a.csv").write_text("1,2024-01-01\nx,\n")
     with pytest.raises(pl.exceptions.ComputeError, match="could not parse `x`"):
         rows(strict.load(place))
     (place / "a.csv").write_text("1,yesterday\n")
@@ -143,6 +144,12 @@ def test_a_value_that_does_not_fit_is_null_and_fails_where_that_is_asked(tmp_pat
         rows(strict.load(place))
     (place / "a.csv").write_text("1,2024-01-01\n2,\n")
     assert [row["time"] for row in rows(strict.load(place))] == [noon, None]
+
+
+def test_a_header_that_does_not_fit_is_an_error_and_no_column_of_nulls(tmp_path: Path) -> None:
+    place = folder(tmp_path / "in", a_csv="ID,name\n1,x\n")
+    with pytest.raises(ub.ConnectorError, match="'id' is missing"):
+        rows(ub.read_stream.schema("id INT, name STRING").csv(place, header=True))
 
 
 def test_instants_in_csv_may_name_their_zone(tmp_path: Path) -> None:

@@ -157,6 +157,8 @@ class DataStreamReader:
             return self._text(source, found)
         if found.pop("mode", None) == "permissive":
             found |= _PERMISSIVE[name]
+            if found.get("has_header") is False:  # else a name that is spelt otherwise would read as nulls
+                found |= _ANY_COLUMNS
         made = {
             column: how
             for column, dtype in (self._schema or {}).items()
