@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,12 +25,14 @@ T = pl.Datetime("us", "UTC")
 EVENTS: dict[str, Any] = {"k": pl.String, "t": T}
 
 
-def hours() -> Iterator[datetime]:
-    """A clock that goes an hour further at every look."""
-    now = START
-    while True:
-        yield now
-        now += HOUR
+class Clock:
+    """A clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
 
 
 class BrokenPipe(MemorySink):
@@ -48,7 +49,7 @@ class BrokenPipe(MemorySink):
         super().write(batch, rows, receipt, removed=removed)
 
 
-def started(frame: ub.StreamFrame, sink: BrokenPipe, place: str, clock: Iterator[datetime], mode: Mode) -> MicroBatches:
+def started(frame: ub.StreamFrame, sink: BrokenPipe, place: str, clock: Clock, mode: Mode) -> MicroBatches:
     storage = open_storage(place)
     batches = MicroBatches(
         frame._plan,
@@ -56,7 +57,7 @@ def started(frame: ub.StreamFrame, sink: BrokenPipe, place: str, clock: Iterator
         mode=mode,
         checkpoint=Checkpoint(storage),
         home=MemoryHome(storage),
-        wall_clock=lambda: next(clock),
+        wall_clock=clock,
     )
     batches.open()
     return batches
@@ -67,7 +68,7 @@ def told(
 ) -> BrokenPipe:
     """Run batches of events, an hour apart; with `fail_at`, lose one, and start again with a frame made anew."""
     MemoryFileSystem.store.clear()
-    feed, sink, place, clock = ub.MemorySource(EVENTS), BrokenPipe(fail_at), f"memory://{uuid.uuid4()}", hours()
+    feed, sink, place, clock = ub.MemorySource(EVENTS), BrokenPipe(fail_at), f"memory://{uuid.uuid4()}", Clock()
     query = started(pipeline(ub.scan_memory(feed)), sink, place, clock, mode)
     for rows in batches:
         feed.add(rows)
@@ -75,8 +76,10 @@ def told(
             query.run_once()
         except OSError:
             query.close()
+            clock.now += HOUR
             query = started(pipeline(ub.scan_memory(feed)), sink, place, clock, mode)
             query.run_once()
+        clock.now += HOUR
     query.close()
     return sink
 

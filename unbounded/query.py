@@ -115,8 +115,7 @@ class MicroBatches:
     def open(self) -> None:
         """Take the checkpoint, roll the sink forward, and bring state and sources back to the last batch."""
         moving = [f"sources.{name}.place" for name, scan in self._flow.scans.items() if scan.may_move]
-        may_differ = [*moving, "watermark_policy"]
-        self._checkpoint.open(self.run_id, self._name, self._pinned(), may_differ=may_differ)
+        self._checkpoint.open(self.run_id, self._name, self._pinned(), may_differ=[*moving, "watermark_policy"])
         began = self._checkpoint.pinned.get("watermark_policy", "min")
         several = len(self._flow.delays) > 1
         self._policy = settled(self._asked_policy, began, where=self._checkpoint.url, several=several)
@@ -142,8 +141,8 @@ class MicroBatches:
             }
             for name, source in self._sources.items()
         }
-        policy = {"watermark_policy": self._policy}
-        return {**self._flow.pinned(), **policy, "sources": sources, "sink": self._sink.description}
+        own = {"watermark_policy": self._policy, "sources": sources, "sink": self._sink.description}
+        return {**self._flow.pinned(), **own}
 
     def _refuse_another_history(self) -> None:
         """A crash leaves the sink ahead by the one batch that was intended; anything else means a restored backup."""

@@ -71,7 +71,7 @@ LINES_OF_FRAMES: Final[Mapping[str, str]] = {
     "toArrow": "frame.snapshot().collect().to_arrow()",
     "toDF": "frame.rename({'k': 'key'})",
     "toJSON": "frame.select(pl.struct(pl.all()).struct.json_encode())",
-    "toLocalIterator": "frame.foreach_batch(f, checkpoint='ckpt/')",
+    "toLocalIterator": "[rows.height for rows in frame.collect_batches()]",
     "toPandas": "frame.snapshot().collect().to_pandas()",
     "transform": "frame.pipe(lambda rows: rows.filter(pl.col('v') > 0))",
     "union": _CONCAT,
