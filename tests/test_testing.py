@@ -72,6 +72,10 @@ def windows_of_every_second_row(events: Any) -> Any:
     return windows.agg(pl.col("v").last(), pl.len().alias("rows"))
 
 
+def behind_a_history(events: Any) -> Any:
+    return tumbling(ub.concat([EVENTS[:5].lazy(), events]))
+
+
 def in_order_of_time(events: Any) -> Any:
     marked = events.pipe(ub.with_watermark, "t", "10m")
     return marked.merge_sorted(marked, key="t")
@@ -94,6 +98,7 @@ def last_ones(events: Any) -> Any:
         by_truncated_time,
         first_ones,
         windows_of_every_second_row,
+        behind_a_history,
         in_order_of_time,
         last_ones,
     ],
@@ -214,7 +219,7 @@ def test_the_story_of_a_failure_is_code_that_fails_alike(monkeypatch: pytest.Mon
     names = {"pl": pl, "given": given, "pipeline": per_key, "datetime": datetime_module}
     story = eval(f"({code})", names)
     assert isinstance(story, Story)
-    rows = pl.concat([taken.rows[0] for taken in story.taken()])
+    rows = pl.concat([taken.rows["feed0"] for taken in story.taken()])
     with pytest.raises(AssertionError):
         story.expect(per_key(rows.lazy()), key=["k"])
 

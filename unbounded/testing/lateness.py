@@ -23,6 +23,7 @@ from unbounded.plan import (
     Unique,
     Watermark,
     evaluate,
+    is_bounded,
     lower_filters,
     walk,
 )
@@ -50,8 +51,7 @@ def truth(plan: Node, mode: Mode, batches: Sequence[Taken]) -> Truth:
         if gone := reading.take(batch):
             late[batch.intent.batch] = gone
         marks[batch.intent.batch] = reading.mark
-    feeds = zip(*(batch.rows for batch in batches), strict=True)
-    everything = {f"feed{i}": pl.concat(rows).lazy() for i, rows in enumerate(feeds)}
+    everything = {name: pl.concat(batch.rows[name] for batch in batches).lazy() for name in batches[0].rows}
     return Truth(evaluate(reading.plan, everything, known=reading.known()), late, marks)
 
 
@@ -65,7 +65,9 @@ class _Reading:
         self.plan, self._mode = plan, mode
         self.mark: int | None = None
         self._seen: dict[str, int] = {}
-        self._watches = [node for node in walk(plan) if isinstance(node, Watermark)]
+        watches = [node for node in walk(plan) if isinstance(node, Watermark)]
+        # What is whole from the start would hold the watermark back for ever.
+        self._watches = [watch for watch in watches if not is_bounded(watch)] or watches
         self._taken: dict[Node, list[pl.DataFrame]] = {
             node: []
             for node in walk(plan)
@@ -76,7 +78,7 @@ class _Reading:
     def take(self, batch: Taken) -> int:
         """Read a batch; how many pairs came too late."""
         limit, self.mark = self.mark, FINAL if batch.intent.final else self._least()
-        tables = {f"feed{i}": rows.lazy() for i, rows in enumerate(batch.rows)}
+        tables = {name: rows.lazy() for name, rows in batch.rows.items()}
         here: dict[Node, pl.LazyFrame] = {}
         late = 0
         for node, taken in self._taken.items():

@@ -20,7 +20,7 @@ from unbounded.testing.lateness import Truth, truth
 from unbounded.testing.rows import difference, same_rows
 from unbounded.testing.script import Script, Times, drawn, play, smallest, told
 from unbounded.testing.shelf import Shelf
-from unbounded.testing.story import Pipeline, Story, planned
+from unbounded.testing.story import Pipeline, Story, planned, whole_tables
 from unbounded.windows import Window
 
 __all__ = ["assert_unified"]
@@ -92,10 +92,10 @@ def _modes(plan: Node, wanted: Mode | None) -> list[Mode]:
 # ---------------------------------------------------------------------------------------- bounded
 def _assert_same_meaning(pipeline: Pipeline, plan: Node, mode: Mode, tables: Sequence[pl.DataFrame]) -> None:
     """The plan over whole tables is what plain Polars gives, where both are bound to agree."""
-    named = {f"feed{i}": table.lazy() for i, table in enumerate(tables)}
+    named = whole_tables(plan, tables)
     ordered = any(operator.ordered for operator in Flow(plan, mode).operators)
     # The default engine is what the user runs, but it keeps no order where nobody asks for one.
-    plain = pipeline(*named.values()).collect(engine="in-memory" if ordered else "auto")
+    plain = pipeline(*(table.lazy() for table in tables)).collect(engine="in-memory" if ordered else "auto")
     if any(_differs(node, ordered=ordered) for node in walk(plan)):
         return
     meaning = evaluate(plan, named).collect(engine="in-memory")

@@ -12,10 +12,10 @@ from typing import Any, TypeAlias
 import polars as pl
 
 from unbounded.checkpoint import Checkpoint, Intent
-from unbounded.connectors import Mode, Sink
+from unbounded.connectors import Mode, Offset, Sink
 from unbounded.errors import PlanError
 from unbounded.frame import StreamFrame
-from unbounded.plan import Node
+from unbounded.plan import Node, Scan, walk
 from unbounded.progress import Progress
 from unbounded.query import MicroBatches
 from unbounded.scan import scan_memory
@@ -27,7 +27,7 @@ from unbounded.storage import decode
 from unbounded.testing.rows import same_rows
 from unbounded.testing.shelf import Death, Died, Shelf
 
-__all__ = ["Pipeline", "Story", "Taken", "given", "planned"]
+__all__ = ["Pipeline", "Story", "Taken", "given", "planned", "whole_tables"]
 
 Pipeline: TypeAlias = Callable[..., Any]
 """A query: takes a frame for each source, `pl.LazyFrame` or `ub.StreamFrame`, and gives one of the same kind."""
@@ -37,10 +37,10 @@ _MANY = 100  # a memory source gives all it has at once, then a batch closes wha
 
 @dataclass(frozen=True)
 class Taken:
-    """What one batch was meant to do: its intent, and the rows it read of each feed."""
+    """What one batch was meant to do: its intent, and the rows it read, by the name of the source."""
 
     intent: Intent
-    rows: Sequence[pl.DataFrame]
+    rows: Mapping[str, pl.DataFrame]
 
 
 class Story:
@@ -172,17 +172,35 @@ class Story:
 
     def taken(self) -> list[Taken]:
         """The batches so far, as their intents fixed them: what each read, and by which watermarks it decided."""
-        found, positions = [], [0] * len(self._feeds)
+        found, positions = [], dict[str, Offset]()
         for name in self._shelf.names("offsets"):
             path = f"offsets/{name}"
             intent = Intent(**decode(self._shelf.read(path), "offsets", int(name), path)[0])
-            rows = []
-            for i, feed in enumerate(self._feeds):
-                until = intent.offsets.get(f"feed{i}", positions[i])
-                rows.append(feed.read(positions[i], until).collect())
-                positions[i] = until
+            rows = {}
+            for scan in _scans(self.plan):
+                until = intent.offsets.get(scan.name)
+                read = scan.source.schema.to_frame()
+                if until is not None:
+                    read = scan.source.read(positions.get(scan.name), until).collect()
+                    positions[scan.name] = until
+                rows[scan.name] = read
             found.append(Taken(intent, rows))
         return found
+
+
+def _scans(plan: Node) -> list[Scan]:
+    return [node for node in walk(plan) if isinstance(node, Scan)]
+
+
+def whole_tables(plan: Node, tables: Sequence[pl.DataFrame]) -> dict[str, pl.LazyFrame]:
+    """All rows of every source by its name: of the feeds these, of bounded frames among them their own."""
+    feeds = {f"feed{i}": table.lazy() for i, table in enumerate(tables)}
+    others = {scan.name: scan.source for scan in _scans(plan) if scan.name not in feeds}
+    return feeds | {
+        name: source.read(None, until)
+        for name, source in others.items()
+        if (until := source.latest(None, None, limited=False)) is not None
+    }
 
 
 given = Story
