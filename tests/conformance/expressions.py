@@ -149,7 +149,7 @@ class Window:
 
 def call(e: Json, *names: str) -> bool:
     """Whether an expression is a call of one of these operators."""
-    return isinstance(e, list) and e[0] in names
+    return isinstance(e, list) and len(e) > 0 and e[0] in names
 
 
 def conjuncts(e: Json) -> list[Json]:

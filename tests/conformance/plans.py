@@ -253,35 +253,46 @@ def _join(left: Frame, right: Frame, plan: Json) -> Frame:
 
 
 def _join_on(left: Frame, right: Frame, how: str, conditions: Sequence[Json]) -> Frame:
-    ours, theirs = left.collect_schema(), right.collect_schema()
+    pairs, rest = _keys_and_rest(left.collect_schema(), right.collect_schema(), conditions)
+    left, left_on = _with_keys(left, [ours for ours, _ in pairs], "left")
+    right, right_on = _with_keys(right, [theirs for _, theirs in pairs], "right")
+    nulls_equal = any(call(one, "<=>") for one in conditions)
+    if rest or not pairs:
+        keys = zip(map(pl.col, left_on), map(pl.col, right_on), strict=True)
+        equal = [ours.eq_missing(theirs) if nulls_equal else ours == theirs for ours, theirs in keys]
+        return _joined(left, right, *equal, *rest, verb="join_where", how=how)
+    coalesce = None if how in ("semi", "anti") else False
+    return _joined(left, right, left_on=left_on, right_on=right_on, how=how, nulls_equal=nulls_equal, coalesce=coalesce)
+
+
+def _keys_and_rest(
+    ours: pl.Schema, theirs: pl.Schema, conditions: Sequence[Json]
+) -> tuple[list[tuple[pl.Expr, pl.Expr]], list[pl.Expr]]:
+    """Pairs of keys that must be equal, ours and theirs, and what compares the two sides in another way.
+
+    A condition on one side alone is a key, too, that must be true: a row that fails it matches nothing, and is kept
+    where rows without a match are kept.
+    """
     both = pl.Schema({**ours, **theirs})
+    nulls_equal = any(call(one, "<=>") for one in conditions)
+    true = pl.lit(value=True)
     pairs: list[tuple[pl.Expr, pl.Expr]] = []
     rest: list[pl.Expr] = []
-    nulls_equal = any(call(one, "<=>") for one in conditions)
-    for name, *parts in (part for one in conditions for part in _columnwise(one, both)):
-        whole, sides = translated([name, *parts], both), [translated(part, both) for part in parts]
-        if name in ("==", "<=>") and _reads(sides[0], theirs) and _reads(sides[1], ours):
+    for one in (part for condition in conditions for part in _columnwise(condition, both)):
+        whole, sides = translated(one, both), [translated(part, both) for part in one[1:]]
+        if call(one, "==", "<=>") and _reads(sides[0], theirs) and _reads(sides[1], ours):
             sides.reverse()
-        if name in ("==", "<=>") and _reads(sides[0], ours) and _reads(sides[1], theirs):
+        if call(one, "==", "<=>") and _reads(sides[0], ours) and _reads(sides[1], theirs):
             pairs.append((sides[0], sides[1]))
-            if name == "==" and nulls_equal:  # of two keys that may be null only this one matches nothing then
-                right = right.filter(sides[1].is_not_null())
+            if nulls_equal and call(one, "=="):  # the keys of a join are equal by one rule, so take out its nulls
+                pairs.append((true, sides[1].is_not_null()))
         elif _reads(whole, theirs):
-            right = right.filter(whole)
-        elif _reads(whole, ours):  # a row that fails it has the key null, which matches nothing; it may be kept
-            pairs.append((whole.fill_null(False), pl.lit(True)))
+            pairs.append((true, whole.fill_null(value=False)))
+        elif _reads(whole, ours):
+            pairs.append((whole.fill_null(value=False), true))
         else:
             rest.append(whole)
-    left, left_on = _keys(left, [one for one, _ in pairs], "left")
-    right, right_on = _keys(right, [one for _, one in pairs], "right")
-    if rest or not pairs:
-        equal = [
-            pl.col(a).eq_missing(pl.col(b)) if nulls_equal else pl.col(a) == pl.col(b)
-            for a, b in zip(left_on, right_on, strict=True)
-        ]
-        return _joined(left, right, *equal, *rest, verb="join_where", how=how)
-    options = {"left_on": left_on, "right_on": right_on, "how": how, "nulls_equal": nulls_equal}
-    return _joined(left, right, **options, **({"coalesce": False} if how not in ("semi", "anti") else {}))
+    return pairs, rest
 
 
 def _columnwise(condition: Json, schema: pl.Schema) -> list[Json]:
@@ -296,7 +307,7 @@ def _reads(expr: pl.Expr, schema: pl.Schema) -> bool:
     return bool(expr.meta.root_names()) and set(expr.meta.root_names()) <= set(schema)
 
 
-def _keys(frame: Frame, exprs: Sequence[pl.Expr], side: str) -> tuple[Frame, list[str]]:
+def _with_keys(frame: Frame, exprs: Sequence[pl.Expr], side: str) -> tuple[Frame, list[str]]:
     """The names of key columns; computed ones are added."""
     computed = {f"{side} key {i}": expr for i, expr in enumerate(exprs) if not expr.meta.is_column()}
     names = [expr.meta.output_name() if expr.meta.is_column() else f"{side} key {i}" for i, expr in enumerate(exprs)]

@@ -1,6 +1,7 @@
 """Does this engine do what real Spark did, case by case, but for what stands in the table of deviations?
 
-The cases are Spark 4.3's own recorded behaviour. Those of another folder run with UNBOUNDED_CONFORMANCE_CASES=<folder>.
+The cases are Spark 4.3's own recorded behaviour: `cases` as they came, `own_cases` designed here. Those of another
+folder run with UNBOUNDED_CONFORMANCE_CASES=<folder>.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from typing import Any, Final
 
 import pytest
 
-from tests.conformance.adapter import DeviationError, NotBuiltError, run
+from tests.conformance.adapter import DeviationError, NotBuiltError, answers, run
 from tests.conformance.deviations import DEVIATIONS, NOT_BUILT, Deviates
+from tests.language import same_rows
 
-OURS: Final = Path(__file__).parent / "cases"
-FOLDER: Final = Path(os.environ.get("UNBOUNDED_CONFORMANCE_CASES", OURS))
-CASES: Final = {path: json.loads(path.read_text()) for path in sorted(FOLDER.glob("**/*.json"))}
+HERE: Final = Path(__file__).parent
+ELSEWHERE: Final = os.environ.get("UNBOUNDED_CONFORMANCE_CASES")
+FOLDERS: Final = [Path(ELSEWHERE)] if ELSEWHERE else [HERE / "cases", HERE / "own_cases"]
+CASES: Final = {path: json.loads(path.read_text()) for one in FOLDERS for path in sorted(one.glob("**/*.json"))}
 
 
 def marked() -> Iterator[Any]:
@@ -41,13 +44,28 @@ def test_a_case_ends_as_in_spark(case: Any, tmp_path: Path) -> None:
     run(case, tmp_path)
 
 
-@pytest.mark.skipif(FOLDER != OURS, reason="another folder need not have a case for every deviation")
+def answered() -> list[Any]:
+    """The cases that Spark refuses and this engine answers."""
+    known = [case for case in CASES.values() if "expect_error" in case["steps"][-1]]
+    found = [case for case in known if any(one.cases(case) for one in DEVIATIONS)]
+    return [pytest.param(case, id=case["name"]) for case in found if not any(one(case) for one in NOT_BUILT.values())]
+
+
+@pytest.mark.parametrize("case", answered())
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_spark_refuses_is_answered_as_by_bounded_polars(case: Any, tmp_path: Path) -> None:
+    kept, expected = answers(case, tmp_path)
+    assert kept.height
+    same_rows(kept, expected)
+
+
+@pytest.mark.skipif(ELSEWHERE is not None, reason="another folder need not have a case for every deviation")
 @pytest.mark.parametrize("row", DEVIATIONS, ids=lambda row: row.reason[:60])
 def test_every_deviation_shows_in_a_case(row: Deviates) -> None:
     assert any(row.cases(case) for case in CASES.values())
 
 
-@pytest.mark.skipif(FOLDER != OURS, reason="another folder need not have a case for every operator")
+@pytest.mark.skipif(ELSEWHERE is not None, reason="another folder need not have a case for every operator")
 @pytest.mark.parametrize("name", NOT_BUILT)
 def test_every_operator_that_is_not_built_is_asked_for_by_a_case(name: str) -> None:
     assert any(NOT_BUILT[name](case) for case in CASES.values())
