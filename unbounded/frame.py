@@ -15,13 +15,14 @@ from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import expand, why_not_rowwise
 from unbounded.grouping import StreamGroupBy, pivoted
 from unbounded.joins import Joinable
-from unbounded.plan import Aggregate, Node, Step, watermarked
+from unbounded.plan import Aggregate, Node, Step
 from unbounded.positions import Positional
 from unbounded.reductions import Reducible
 from unbounded.refusals import REFUSED, refusal
 from unbounded.spark_names import NamesOfFrames
 from unbounded.spark_writing import SparkWritable
 from unbounded.viewing import Viewable
+from unbounded.watermarks import watermarked
 from unbounded.windows import LABEL, Closed, windows_of
 from unbounded.writing import Writable
 

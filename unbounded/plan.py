@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from functools import cached_property
 from typing import Any, Literal
 
 import polars as pl
 
 from unbounded.connectors import Bounded, Source
-from unbounded.durations import milliseconds
-from unbounded.errors import PlanError
 from unbounded.expressions import columns_of, conjuncts
 
 __all__ = [
@@ -39,7 +36,6 @@ __all__ = [
     "is_bounded",
     "lower_filters",
     "walk",
-    "watermarked",
 ]
 
 # Verbs of `Step` that may leave out rows.
@@ -371,31 +367,3 @@ def _with_inputs(node: Node, inputs: tuple[Node, ...]) -> Node:
             return replace(node, input=inputs[0])  # type: ignore[call-arg]  # every other node has one input
         case _:
             return node
-
-
-def watermarked(node: Node, column: str, delay: str | timedelta) -> Node:
-    """The node with a watermark on `column`; the node itself if it has this very watermark already.
-
-    PlanError if the column is missing or no event time, or if another watermark was declared below.
-    """
-    asked = f"with_watermark({column!r})"
-    length = milliseconds(delay, f"the delay of the watermark on {column!r}")
-    dtype = node.schema.get(column)
-    if dtype is None:
-        raise PlanError(f"{asked}: there is no such column. There are: {', '.join(node.schema)}")
-    if not (isinstance(dtype, pl.Datetime) or dtype == pl.Date):
-        parse = f".with_columns(pl.col({column!r}).str.to_datetime())"
-        instead = parse if dtype == pl.String else "a cast(pl.Datetime)"
-        raise PlanError(
-            f"{asked}: the column is {dtype}, and event time must be Datetime or Date. Write {instead} before it"
-        )
-    name = "+".join(sorted({one.name for one in walk(node) if isinstance(one, Scan)}))
-    for one in walk(node):
-        if isinstance(one, Watermark) and (one.column, one.delay, one.name) == (column, length, name):
-            return node
-        if isinstance(one, Watermark):
-            raise PlanError(
-                f"{asked} with a delay of {length} ms: source {one.name!r} already has a watermark on "
-                f"{one.column!r} with a delay of {one.delay} ms. Keep one of the two"
-            )
-    return Watermark(node, column, length, name)

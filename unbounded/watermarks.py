@@ -1,15 +1,49 @@
-"""How far has event time come, where several inputs tell? Instants are epoch milliseconds."""
+"""What is a watermark on, and how far has it come, where several inputs tell? Instants are epoch milliseconds."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
+from datetime import timedelta
+
+import polars as pl
 
 from unbounded.connectors import WatermarkPolicy
+from unbounded.durations import milliseconds
+from unbounded.errors import PlanError
+from unbounded.plan import Node, Scan, Watermark, walk
 
-__all__ = ["advanced", "combined", "settled"]
+__all__ = ["advanced", "combined", "settled", "watermarked"]
 
 _log = logging.getLogger("unbounded")
+
+
+def watermarked(node: Node, column: str, delay: str | timedelta) -> Node:
+    """The node with a watermark on `column`; the node itself if it has this very watermark already.
+
+    PlanError if the column is missing or no event time, or if another watermark was declared below.
+    """
+    asked = f"with_watermark({column!r})"
+    length = milliseconds(delay, f"the delay of the watermark on {column!r}")
+    dtype = node.schema.get(column)
+    if dtype is None:
+        raise PlanError(f"{asked}: there is no such column. There are: {', '.join(node.schema)}")
+    if not (isinstance(dtype, pl.Datetime) or dtype == pl.Date):
+        parse = f".with_columns(pl.col({column!r}).str.to_datetime())"
+        instead = parse if dtype == pl.String else "a cast(pl.Datetime)"
+        raise PlanError(
+            f"{asked}: the column is {dtype}, and event time must be Datetime or Date. Write {instead} before it"
+        )
+    name = "+".join(sorted({one.name for one in walk(node) if isinstance(one, Scan)}))
+    for one in walk(node):
+        if isinstance(one, Watermark) and (one.column, one.delay, one.name) == (column, length, name):
+            return node
+        if isinstance(one, Watermark):
+            raise PlanError(
+                f"{asked} with a delay of {length} ms: source {one.name!r} already has a watermark on "
+                f"{one.column!r} with a delay of {one.delay} ms. Keep one of the two"
+            )
+    return Watermark(node, column, length, name)
 
 
 def advanced(marks: Mapping[str, int], seen: Mapping[str, int], delays: Mapping[str, int]) -> dict[str, int]:

@@ -37,7 +37,10 @@ class BoundedTables:
         self._read: datetime | None = None
 
     def read(self, clock: Callable[[], datetime]) -> None:
-        """Read all tables, noting when if they are to be read again. SchemaMismatchError if one has other columns than when the query was written."""
+        """Read all tables, noting when if they are to be read again.
+
+        SchemaMismatchError if one has other columns than when the query was written.
+        """
         for node in self._nodes:
             table = self._anew(node).collect()
             if table.schema != node.schema:
