@@ -17,11 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from tests.language import Story
 from unbounded.aggregates import Cut, cut
 from unbounded.connectors import Mode
-from unbounded.errors import PlanError, UnsupportedOperationError
+from unbounded.errors import CountOverflowError, PlanError, UnsupportedOperationError
 from unbounded.operators import Batch
 from unbounded.operators.aggregate import AggregateOperator
+from unbounded.partials.columns import overflow
 from unbounded.plan import Aggregate, Scan
 from unbounded.sources.memory import MemorySource
 from unbounded.state.table import SlotTable
@@ -496,8 +498,25 @@ def test_a_count_that_polars_cannot_hold_is_an_error_and_never_wraps(aggregate: 
     done = cut([aggregate], SCHEMA)
     most = pl.DataFrame({"__0": [2**32 - 1]}).select(done.finish)
     assert most.item() == 2**32 - 1
-    with pytest.raises(pl.exceptions.InvalidOperationError, match="conversion from `i64` to `u32` failed"):
+    with pytest.raises(pl.exceptions.InvalidOperationError) as raised:
         pl.DataFrame({"__0": [2**32]}).select(done.finish)
+    assert "4294967296" in str(overflow(raised.value))
+    wide = cut([aggregate.cast(pl.Int64), (aggregate.cast(pl.Float64) / 2).alias("half")], SCHEMA)
+    assert pl.DataFrame({"__0": [2**32]}).select(wide.finish).row(0) == (2**32, 2**31)
+
+
+def test_a_count_that_polars_cannot_hold_has_a_name_and_a_way_out() -> None:
+    story = Story(lambda frame: frame.select(pl.len()), {"a": pl.Int64}, mode="complete").add([{"a": 1}]).run()
+    many = pl.DataFrame({"__0": [2**32]})
+    story._batches._tables["aggregate-1/groups"].merge(many)
+    with pytest.raises(CountOverflowError, match=r"4294967298, .*pl.len\(\).cast\(pl.Int64\)"):
+        story.add([{"a": 1}]).run()
+
+
+def test_an_overflow_of_the_users_own_is_polars_error() -> None:
+    story = Story(lambda frame: frame.select(pl.col("a").sum().cast(pl.UInt32)), {"a": pl.Int64}, mode="complete")
+    with pytest.raises(pl.exceptions.InvalidOperationError, match="-1"):
+        story.add([{"a": -1}]).run()
 
 
 def test_equal_parts_of_several_aggregates_are_kept_once() -> None:

@@ -18,7 +18,7 @@ import polars as pl
 
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import call, canonical_tree, expand, reason, why_not_rowwise
-from unbounded.partials.columns import Aggregated, Leaf, StateColumn, StateColumns, Values
+from unbounded.partials.columns import Aggregated, Leaf, StateColumn, StateColumns, Values, widened
 from unbounded.partials.computed import Computed
 from unbounded.partials.few import FEW
 from unbounded.partials.found import aggregated
@@ -40,7 +40,7 @@ class Cut:
     count new values in an Int64. `merge` goes over any number of partial rows of one key, older ones
     first if `ordered`, and makes the same columns with the same dtypes. `finish` goes over one row per
     key, with the lists that `values` ask for, and makes the user's columns with Polars' names and
-    dtypes; it raises InvalidOperationError for a count that Polars' dtype cannot hold. Those named in
+    dtypes; for a count that Polars' dtype cannot hold it raises what `columns.overflow` knows. Those named in
     `lists` hold several values per key in a list, as in `agg`; in `select` they are rows. `canonical`
     says per state column what it holds; equal aggregates give equal texts over restarts.
     """
@@ -173,6 +173,8 @@ def _over_state(tree: Tree, expr: pl.Expr, state: StateColumns) -> tuple[Tree, b
         if kind(tree) != "Function" or not node.meta.is_row_separable():
             raise _not_cuttable(expr, reason(node))
     parts = [_over_state(part, expr, state) for part in children(tree)]
+    if kind(tree) == "Cast":
+        parts = [(widened(part), is_list) for part, is_list in parts]
     if any(is_list for _, is_list in parts):
         return _within_lists(tree, parts, expr)
     return with_children(tree, [part for part, _ in parts]), False

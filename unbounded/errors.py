@@ -21,6 +21,7 @@ __all__ = [
     "ConcurrentQueryError",
     "ConnectorError",
     "CorruptRecordError",
+    "CountOverflowError",
     "FinishedError",
     "PlanError",
     "QueryChangedError",
@@ -62,6 +63,19 @@ class UnsupportedOperationError(PlanError):
     def __init__(self, operation: str, *, because: str, instead: str) -> None:
         self.operation, self.because, self.instead = operation, because, instead
         super().__init__(f"{operation} cannot be kept up to date because {because}. Instead: {instead}")
+
+
+class CountOverflowError(PlanError):
+    """A count is greater than what the dtype holds in which Polars counts, UInt32."""
+
+    code = "COUNT_OVERFLOW"
+
+    def __init__(self, counted: int) -> None:
+        super().__init__(
+            f"an aggregate counted {counted}, and Polars counts in UInt32, which holds 4294967295 at most. Ask for 64 "
+            "bits: pl.len().cast(pl.Int64), or count(), n_unique(), null_count() and sums of booleans likewise; the "
+            "state counts in 64 bits already, so the query goes on from its checkpoint"
+        )
 
 
 class UnknownOptionError(PlanError):

@@ -27,6 +27,7 @@ from unbounded.operators.keep import KeepOperator
 from unbounded.operators.modes import may_repeat_keys
 from unbounded.operators.positioned import PositionedOperator
 from unbounded.operators.unique import UniqueOperator
+from unbounded.partials.columns import overflow
 from unbounded.plan import (
     Aggregate,
     InOrder,
@@ -212,9 +213,14 @@ class Flow:
         engine: Literal["streaming", "in-memory"] = (
             "streaming" if large and self._rows_before >= _LARGE else "in-memory"
         )
-        if len(plans) == 1:
-            return [plans[0].collect(engine=engine)]
-        return pl.collect_all(plans, engine=engine, optimizations=pl.QueryOptFlags(comm_subplan_elim=False))
+        try:
+            if len(plans) == 1:
+                return [plans[0].collect(engine=engine)]
+            return pl.collect_all(plans, engine=engine, optimizations=pl.QueryOptFlags(comm_subplan_elim=False))
+        except pl.exceptions.InvalidOperationError as error:
+            if (named := overflow(error)) is None:
+                raise
+            raise named from error
 
     @cached_property
     def _levels(self) -> list[list[Node]]:

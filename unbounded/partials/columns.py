@@ -6,16 +6,29 @@ cast strictly to the dtype that Polars gives, so that a count beyond it is an er
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 import polars as pl
 
+from unbounded.errors import CountOverflowError
 from unbounded.expressions import passes
-from unbounded.trees import Tree, expression, kind, rewrite, tree_of
+from unbounded.trees import Tree, expression, kind, rewrite, tree_of, unaliased
 
-__all__ = ["COUNT", "VALUE", "Aggregated", "Leaf", "StateColumn", "StateColumns", "Use", "Values"]
+__all__ = [
+    "COUNT",
+    "VALUE",
+    "Aggregated",
+    "Leaf",
+    "StateColumn",
+    "StateColumns",
+    "Use",
+    "Values",
+    "overflow",
+    "widened",
+]
 
 VALUE: Final = "value"
 COUNT: Final = "count"
@@ -134,6 +147,20 @@ class StateColumns:
         dtypes = self.dtypes([counted if one.partial is None else one.partial for one in self])
         lists = {name: dtype for one in self.kept for name, dtype in one.lists.items()}
         return pl.Schema({**dict(zip((one.name for one in self), dtypes, strict=True)), **lists})
+
+
+def widened(value: Tree) -> Tree:
+    """A count in the 64 bits of the state, with its name, where a cast follows upon that to Polars' UInt32."""
+    match unaliased(value):
+        case {"Cast": {"expr": count, "dtype": {"Literal": "UInt32"}}}:
+            return {"Alias": [count, expression(value).meta.output_name()]}
+    return value
+
+
+def overflow(error: pl.exceptions.InvalidOperationError) -> CountOverflowError | None:
+    """The error by its name, if Polars raised it because a count of the state did not fit into UInt32."""
+    found = re.search(r"`i64` to `u32` failed in column '(?:__\d+)?' for .*?\[(\d+)", str(error))
+    return CountOverflowError(int(found[1])) if found and int(found[1]) >= 2**32 else None
 
 
 def _renamed(expr: pl.Expr, names: Mapping[str, str]) -> pl.Expr:
