@@ -320,10 +320,7 @@ def is_bounded(node: Node) -> bool:
 def evaluate(
     node: Node, tables: Mapping[str, pl.LazyFrame], known: Mapping[Node, pl.LazyFrame] | None = None
 ) -> pl.LazyFrame:
-    """The whole plan over bounded tables, by source name, rows in order: the oracle of every law.
-
-    `known` are the rows of nodes that are not to be computed.
-    """
+    """The whole plan over bounded tables, by source name, rows in order; but for nodes whose rows are `known`."""
     answers: dict[int, pl.LazyFrame] = {id(one): rows for one, rows in (known or {}).items()}
     for one in walk(node):
         if id(one) in answers:
