@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 import unbounded as ub
-from tests.contracts.source_contract import Run, as_stored
 from unbounded.sources.files import FileSource
 from unbounded.sources.options import FormatName
+from unbounded.testing.contracts.sources import Run, as_stored
 
 SCHEMA = pl.Schema({"a": pl.Int64(), "b": pl.String()})
 

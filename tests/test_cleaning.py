@@ -13,11 +13,11 @@ import polars as pl
 import pytest
 
 import unbounded as ub
-from tests.contracts.source_contract import as_stored
 from unbounded.sources import cleaning
 from unbounded.sources.cleaning import Clean
 from unbounded.sources.files import FileSource
 from unbounded.storage import encode
+from unbounded.testing.contracts.sources import as_stored
 
 SCHEMA = pl.Schema({"x": pl.Int64()})
 

@@ -16,7 +16,6 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from tests.contracts.source_contract import Run
 from unbounded.errors import ConnectorError, PlanError, SchemaMismatchError, SourceDataLostError
 from unbounded.sources.columns import Files
 from unbounded.sources.discovery import Order
@@ -24,6 +23,7 @@ from unbounded.sources.files import FileSource
 from unbounded.sources.folder import File, LocalFolder, RemoteFolder, open_folder
 from unbounded.sources.options import FormatName
 from unbounded.storage import encode
+from unbounded.testing.contracts.sources import Run
 
 SCHEMA = pl.Schema({"x": pl.Int64(), "y": pl.String()})
 NOON = 1_700_000_000  # seconds since 1970, when nothing happens by itself

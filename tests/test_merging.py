@@ -15,8 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from tests.contracts.sink_contract import KEY, QUERY, SCHEMA, Batch, Reopen, SinkContract, batches, open_sink, table
-from tests.contracts.sink_contract import play as play_batches
 from unbounded.connectors import Mode, Sink
 from unbounded.errors import ConnectorError
 from unbounded.sinks import FileSink, files, manifest, merging, read_sink, verify
@@ -25,6 +23,8 @@ from unbounded.sinks.levels import Levels, newest
 from unbounded.sinks.manifest import FANOUT, Log
 from unbounded.sinks.slices import hashes, slices
 from unbounded.storage import open_storage
+from unbounded.testing.contracts.sinks import KEY, QUERY, SCHEMA, Batch, Reopen, SinkContract, batches, open_sink, table
+from unbounded.testing.contracts.sinks import play as play_batches
 
 FRESH = itertools.count()
 

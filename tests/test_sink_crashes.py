@@ -19,13 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from tests.contracts.sink_contract import SCHEMA, Batch, open_sink, play, table
 from unbounded import storage
 from unbounded.connectors import Mode
 from unbounded.errors import ConnectorError
 from unbounded.sinks import FileSink, files, manifest, merging, read_sink, verify
 from unbounded.sinks.levels import newest
 from unbounded.sinks.manifest import Log
+from unbounded.testing.contracts.sinks import SCHEMA, Batch, open_sink, play, table
 
 ACTS = ("write_file", "sync_file", "sync_folder", "link", "replace", "unlink", "make_folder")
 When: TypeAlias = Literal["before", "halfway"]  # to die after an act is to die before the next

@@ -26,7 +26,6 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 import unbounded as ub
-from tests.contracts.sink_contract import QUERY, SCHEMA, Batch, Reopen, SinkContract, open_sink, play, table
 from unbounded import storage
 from unbounded.connectors import Identity, Mode, Sink, Tidies
 from unbounded.errors import (
@@ -51,6 +50,7 @@ from unbounded.sinks import (
     verify,
 )
 from unbounded.storage import LocalStorage
+from unbounded.testing.contracts.sinks import QUERY, SCHEMA, Batch, Reopen, SinkContract, open_sink, play, table
 
 FORMATS = get_args(formats.Format)
 NONE_REMOVED = SCHEMA.to_frame().select("key")

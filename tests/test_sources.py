@@ -17,7 +17,6 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from tests.contracts.source_contract import NewWorld, SourceContract
 from unbounded.connectors import Remembers, Source, Verifies
 from unbounded.errors import PlanError, SchemaMismatchError, SourceDataLostError
 from unbounded.sources.cleaning import Clean
@@ -26,6 +25,7 @@ from unbounded.sources.generator import GeneratorSource
 from unbounded.sources.memory import MemorySource
 from unbounded.sources.options import FormatName
 from unbounded.sources.rate import RateSource
+from unbounded.testing.contracts.sources import NewWorld, SourceContract
 
 SCHEMA = pl.Schema({"key": pl.String(), "value": pl.Int64()})
 

@@ -13,7 +13,6 @@ import polars as pl
 import pytest
 from polars.testing import assert_series_equal
 
-from tests.contracts.state_contract import KEYS, RETAIN, Model, Operation, StateContract, Story, content, spec_of
 from unbounded.errors import CheckpointError, CorruptRecordError, PlanError
 from unbounded.state import Home, StateRef, Table, TableSpec
 from unbounded.state.folding import Fold
@@ -21,6 +20,8 @@ from unbounded.state.memory import MemoryHome
 from unbounded.state.slots import Rows
 from unbounded.state.table import SLOT, Part, SlotTable
 from unbounded.storage import LocalStorage, Lock, Record, Storage
+from unbounded.testing.contracts.homes import RETAIN, Operation, StateContract, Story
+from unbounded.testing.contracts.tables import KEYS, Model, content, spec_of
 
 COUNT = TableSpec(
     pl.Schema({"k": pl.Int64()}),

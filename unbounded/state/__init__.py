@@ -1,7 +1,7 @@
 """What does an operator's memory promise, wherever it lies?
 
 Operators ask for tables (rows by key) and logs (rows without one); a home holds them and makes them durable. The
-default home is `unbounded.state.memory`; every home passes `tests/contracts/state_contract.py`.
+default home is `unbounded.state.memory`; every home passes `unbounded.testing.contracts.homes`.
 """
 
 from __future__ import annotations
