@@ -20,7 +20,7 @@ from unbounded.state.memory import MemoryHome
 from unbounded.state.slots import Rows
 from unbounded.state.table import SLOT, Part, SlotTable
 from unbounded.storage import LocalStorage, Lock, Record, Storage
-from unbounded.testing.contracts.homes import RETAIN, Operation, StateContract, Story
+from unbounded.testing.contracts.homes import RETAIN, History, HomeContract, Operation
 from unbounded.testing.contracts.tables import KEYS, Model, content, spec_of
 
 COUNT = TableSpec(
@@ -91,14 +91,14 @@ def counting(storage: Storage, ref: StateRef | None = None, **options: int) -> t
 
 
 # --------------------------------------------------------------------------------------- contract
-class TestMemoryHome(StateContract):
+class TestMemoryHome(HomeContract):
     """With so small a fan and segment, levels and base are rewritten all the time."""
 
     def open(self, place: Path) -> Home:
         return MemoryHome(LocalStorage(str(place)), retain=RETAIN, fan=2, segment=4)
 
 
-class TestMemoryHomeWithOneHash(StateContract):
+class TestMemoryHomeWithOneHash(HomeContract):
     """Every key has the same hash, so only the comparison of keys tells them apart."""
 
     examples = 4
@@ -446,7 +446,7 @@ _HISTORY: list[Operation] = [
 ]
 
 
-class ShelfContract(StateContract):
+class ShelfContract(HomeContract):
     """Homes over one shelf."""
 
     def __init__(self, shelf: Shelf) -> None:
@@ -459,7 +459,7 @@ class ShelfContract(StateContract):
 def _acts() -> list[str]:
     """The files that the history puts and removes, in order."""
     acts: list[str] = []
-    Story(ShelfContract(Shelf(before=acts.append)), Path(), KEYS["struct"]).run(_HISTORY)
+    History(ShelfContract(Shelf(before=acts.append)), Path(), KEYS["struct"]).run(_HISTORY)
     return acts
 
 
@@ -477,7 +477,7 @@ def test_whichever_put_or_removal_fails_the_last_commit_can_be_restored(moment: 
                 raise DiskError
 
         setattr(shelf, moment, fail)
-        story = Story(ShelfContract(shelf), Path(), KEYS["struct"])
+        story = History(ShelfContract(shelf), Path(), KEYS["struct"])
         for operation in _HISTORY:
             try:
                 story.do(*operation)
@@ -489,7 +489,7 @@ def test_whichever_put_or_removal_fails_the_last_commit_can_be_restored(moment: 
 
 def test_a_failed_tidy_can_be_repeated_by_the_same_home() -> None:
     shelf = Shelf()
-    story = Story(ShelfContract(shelf), Path(), KEYS["integer and string"])
+    story = History(ShelfContract(shelf), Path(), KEYS["integer and string"])
     failures = 0
 
     def fail(name: str) -> None:
@@ -535,7 +535,7 @@ def _error_of(act: Callable[[], None]) -> CheckpointError | None:
 
 def test_any_damage_of_any_file_is_an_error_that_names_it_or_changes_nothing() -> None:
     shelf = Shelf()
-    story = Story(ShelfContract(shelf), Path(), KEYS["integer and string"])
+    story = History(ShelfContract(shelf), Path(), KEYS["integer and string"])
     for operation in _HISTORY:
         story.do(*operation)
     story.do("commit")

@@ -15,8 +15,8 @@ except ImportError as error:
 # What a contract asserts is told as if it stood in the test file itself.
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in ("homes", "sinks", "sources")))
 
-from unbounded.testing.contracts.homes import StateContract  # noqa: E402
+from unbounded.testing.contracts.homes import HomeContract  # noqa: E402
 from unbounded.testing.contracts.sinks import Reopen, SinkContract  # noqa: E402
 from unbounded.testing.contracts.sources import NewWorld, SourceContract, World  # noqa: E402
 
-__all__ = ["NewWorld", "Reopen", "SinkContract", "SourceContract", "StateContract", "World"]
+__all__ = ["HomeContract", "NewWorld", "Reopen", "SinkContract", "SourceContract", "World"]

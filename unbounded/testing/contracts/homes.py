@@ -1,4 +1,4 @@
-"""What must every home of state do? Subclass `StateContract`, say how to open a home, and pytest runs the contract.
+"""What must every home of state do? Subclass `HomeContract`, say how to open a home, and pytest runs the contract.
 
 A history is a list of operations. Each is done to a home and to plain lists of rows folded by `pl.concat` and
 `group_by`, and both must agree, also after a crash, and after going back to an older version.
@@ -22,7 +22,7 @@ from unbounded.errors import CheckpointError
 from unbounded.state import Home, StateRef, Table
 from unbounded.testing.contracts.tables import KEYS, Keys, Model, content, in_order, rows_of, set_of, spec_of
 
-__all__ = ["RETAIN", "Operation", "Past", "StateContract", "Story", "operations"]
+__all__ = ["RETAIN", "Operation", "Past", "HomeContract", "History", "operations"]
 
 RETAIN = 5
 
@@ -67,10 +67,10 @@ class Past:
 
 
 @dataclass
-class Story:
+class History:
     """A home and its model through a history. `opened` gives a new home over the same place."""
 
-    contract: StateContract
+    contract: HomeContract
     place: Path
     keys: Keys
     past: list[Past] = field(default_factory=list)
@@ -167,7 +167,7 @@ def _table(home: Home, keys: Keys = KEYS["int64"]) -> Table:
     return table
 
 
-class StateContract:
+class HomeContract:
     """Subclass and say how a home is opened over a folder; it must retain RETAIN versions."""
 
     @abstractmethod
@@ -180,14 +180,14 @@ class StateContract:
         @given(operations())
         def any_history(history: list[Operation]) -> None:
             with TemporaryDirectory() as place:
-                Story(self, Path(place), KEYS[kind]).run(history)
+                History(self, Path(place), KEYS[kind]).run(history)
 
         any_history()
 
     examples = 8
 
     def test_every_retained_version_can_be_restored(self, tmp_path: Path) -> None:
-        story = Story(self, tmp_path, KEYS["integer and string"])
+        story = History(self, tmp_path, KEYS["integer and string"])
         for number in range(41):
             story.do("merge", [(number + place, number, 3 * number % 31) for place in range(4)])
             story.do("remove", [number % 7])
@@ -235,7 +235,7 @@ class StateContract:
         assert table.expire(3)["until"].to_list() == [9]
 
     def test_a_row_that_arrives_overdue_stays_until_the_next_expire_also_over_a_restart(self, tmp_path: Path) -> None:
-        story = Story(self, tmp_path, KEYS["int64"])
+        story = History(self, tmp_path, KEYS["int64"])
         story.run([("expire", 10), ("merge", [(0, 1, 5)]), ("commit",), ("crash",), ("tidy",)])
         assert len(story.table) == 1
         story.do("expire", 10)
@@ -244,13 +244,13 @@ class StateContract:
         story.do("crash")
 
     def test_rows_that_expired_stay_gone_over_later_commits(self, tmp_path: Path) -> None:
-        story = Story(self, tmp_path, KEYS["int64"])
+        story = History(self, tmp_path, KEYS["int64"])
         story.run([("merge", [(0, 1, 5), (1, 1, 20)]), ("commit",), ("expire", 10), ("commit",), ("crash",)])
         story.run([("merge", [(2, 1, 20)]), ("commit",), ("crash",), ("merge", [(3, 1, 4)]), ("commit",), ("crash",)])
         assert len(story.table) == 3
 
     def test_a_commit_without_changes_is_tiny(self, tmp_path: Path) -> None:
-        story = Story(self, tmp_path, KEYS["integer and string"])
+        story = History(self, tmp_path, KEYS["integer and string"])
         story.do("merge", [(place, 1, None) for place in range(8)])
         story.do("commit")
         before = _bytes(tmp_path)
