@@ -24,7 +24,11 @@ READERS: Final = ("expect_new", "expect_update", "expect_complete", "expect_sink
 
 
 class DeviationError(AssertionError):
-    """Something that Spark does otherwise; every difference of the case, one a line."""
+    """Something that Spark does otherwise: every difference of the case."""
+
+    def __init__(self, differences: Sequence[str]) -> None:
+        self.differences = tuple(differences)
+        super().__init__("\n".join(differences))
 
 
 def run(case: Json, folder: Path) -> None:
@@ -39,7 +43,7 @@ def run(case: Json, folder: Path) -> None:
     finally:
         told.close()
     if told.differences:
-        raise DeviationError("\n".join(told.differences))
+        raise DeviationError(told.differences)
 
 
 def answers(case: Json, folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
