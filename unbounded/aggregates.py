@@ -24,6 +24,7 @@ from unbounded.partials.few import FEW
 from unbounded.partials.found import aggregated
 from unbounded.partials.moments import MOMENTS
 from unbounded.partials.single import SINGLE, Value
+from unbounded.partials.sketches import SKETCHES
 from unbounded.partials.user_defined import user_defined, value_of_part
 from unbounded.partials.values import VALUES
 from unbounded.trees import Tree, children, expression, kind, nodes, rewrite, tree_of, unaliased, with_children
@@ -39,15 +40,17 @@ class Cut:
     `group_by(...).agg(...)` or `select(...)`, and makes every state column but those of `values`, which
     count new values in an Int64. `merge` goes over any number of partial rows of one key, older ones
     first if `ordered`, and makes the same columns with the same dtypes. `finish` goes over one row per
-    key, with the lists that `values` ask for, and makes the user's columns with Polars' names and
-    dtypes; for a count that Polars' dtype cannot hold it raises what `columns.overflow` knows. Those named in
-    `lists` hold several values per key in a list, as in `agg`; in `select` they are rows. `canonical`
-    says per state column what it holds; equal aggregates give equal texts over restarts.
+    key, with the lists that `values` ask for and the columns that `opened` make of the state, and makes
+    the user's columns with Polars' names and dtypes; for a count that Polars' dtype cannot hold it
+    raises what `columns.overflow` knows. Those named in `lists` hold several values per key in a list,
+    as in `agg`; in `select` they are rows. `canonical` says per state column what it holds; equal
+    aggregates give equal texts over restarts.
     """
 
     computed: tuple[pl.Expr, ...]
     partial: tuple[pl.Expr, ...]
     merge: tuple[pl.Expr, ...]
+    opened: tuple[pl.Expr, ...]
     finish: tuple[pl.Expr, ...]
     lists: tuple[str, ...]
     values: tuple[Values, ...]
@@ -87,8 +90,9 @@ def cut(aggregates: Sequence[pl.Expr], schema: Mapping[str, pl.DataType], *, key
     counted = [pl.lit(0, pl.Int64).alias(one.name) for one in state.kept]
     held = pl.DataFrame(schema=schema).select(*partial, *counted).select(merge)
     names = tuple(expr.meta.output_name() for expr in exprs)
-    listed = {name: dtype for one in state.kept for name, dtype in one.lists.items()}
-    made = pl.LazyFrame(schema={**held.schema, **listed}).select(expr for expr, _ in found).collect_schema().dtypes()
+    made = (
+        pl.LazyFrame(schema={**held.schema, **state.beside}).select(expr for expr, _ in found).collect_schema().dtypes()
+    )
     finish = []
     for (expr, is_list), dtype, one in zip(found, made, state.dtypes(readable), strict=True):
         wanted = pl.List(one) if is_list else one
@@ -97,6 +101,7 @@ def cut(aggregates: Sequence[pl.Expr], schema: Mapping[str, pl.DataType], *, key
         computed=tuple(computed.columns),
         partial=tuple(partial),
         merge=tuple(merge),
+        opened=tuple(state.openers),
         finish=tuple(finish),
         lists=tuple(name for name, (_, is_list) in zip(names, found, strict=True) if is_list),
         values=state.kept,
@@ -112,7 +117,7 @@ def _used(column: StateColumn, state: StateColumns) -> str:
 
 
 # ----------------------------------------------------------------------------------------- finding
-_VALUES: Mapping[str, Value] = {**SINGLE, **MOMENTS, **FEW, **VALUES}
+_VALUES: Mapping[str, Value] = {**SINGLE, **MOMENTS, **FEW, **VALUES, **SKETCHES}
 
 
 def _finish(expr: pl.Expr, state: StateColumns, *, keyed: bool) -> tuple[pl.Expr, bool]:
@@ -186,7 +191,15 @@ _ROWWISE = ("Alias", "BinaryExpr", "Cast", "Ternary", "Literal")
 def _lists_in(trees: Sequence[Tree]) -> bool:
     """Whether an aggregate that gives several values per group stands in them."""
     below = (node for tree in trees for node in nodes(tree))
-    return any(aggregated(node) is not None and not expression(node).meta.is_scalar() for node in below)
+    return any(aggregated(node) is not None and not _is_scalar(expression(node)) for node in below)
+
+
+def _is_scalar(expr: pl.Expr) -> bool:
+    """Whether an expression has one value per group."""
+    try:
+        return expr.meta.is_scalar()
+    except pl.exceptions.ColumnNotFoundError:  # Polars' answer for an approx_quantile, which is one
+        return True
 
 
 def _within_lists(tree: Tree, parts: Sequence[tuple[Tree, bool]], expr: pl.Expr) -> tuple[Tree, bool]:
@@ -202,7 +215,7 @@ def _within_lists(tree: Tree, parts: Sequence[tuple[Tree, bool]], expr: pl.Expr)
     (values,) = (part for part, is_list in parts if is_list)
     each = with_children(tree, ["Element" if is_list else part for part, is_list in parts])
     within = {"Eval": {"expr": values, "evaluation": each, "variant": "ListAgg"}}
-    return within, not expression(each).meta.is_scalar()
+    return within, not _is_scalar(expression(each))
 
 
 def _leaf(tree: Tree, found: Aggregated, expr: pl.Expr, state: StateColumns) -> Leaf:
@@ -226,7 +239,7 @@ def _leaf(tree: Tree, found: Aggregated, expr: pl.Expr, state: StateColumns) -> 
             raise _not_cuttable(expr, why)
     dtype, *of = state.dtypes([whole, *parts])
     texts = tuple(canonical_tree(unaliased(part)) for part in found.inputs)
-    is_list = not whole.meta.is_scalar()
+    is_list = not _is_scalar(whole)
     return Leaf(found.function, whole, dtype, is_list, parts, tuple(of), texts, str(*rows), found.options)
 
 
@@ -266,8 +279,6 @@ def _flat(tree: Tree, state: StateColumns) -> Tree:
 
 # ----------------------------------------------------------------------------------------- refusing
 _INSTEAD = {
-    "approx_n_unique": ("is not built yet", "n_unique()"),
-    "approx_quantile": ("is not built yet", "quantile()"),
     "arg_max": ("numbers the rows of a group, which have no end", "max(), or pl.col('b').max_by('a')"),
     "arg_min": ("numbers the rows of a group, which have no end", "min(), or pl.col('b').min_by('a')"),
     "hist": ("lays its bins between the least and the greatest of all values", "bins of your own: hist([0, 10, 20])"),

@@ -112,7 +112,7 @@ class AggregateOperator:
             shown = one.listed(shown, tables)
             if mark is not None:
                 one.expire(mark, tables)
-        answer = shown.lazy().select(*self._key, *self._at(self._cut.finish, batch))
+        answer = shown.lazy().with_columns(self._cut.opened).select(*self._key, *self._at(self._cut.finish, batch))
         return Change(
             rows=answer.explode(self._cut.lists) if self._cut.lists and not self._key else answer,
             taken=taken,

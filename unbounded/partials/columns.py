@@ -90,6 +90,7 @@ class StateColumns:
         self.ordered = False
         self._columns: dict[str, StateColumn] = {}
         self._values: dict[str, Values] = {}
+        self._opened: dict[str, tuple[pl.Expr, pl.DataType]] = {}
         self._together: dict[str, Mapping[str, pl.Expr]] = {}
         self._rows = pl.LazyFrame(schema=schema)
 
@@ -120,6 +121,12 @@ class StateColumns:
             self._together[text] = {name: pl.col(own) for name, own in names.items()}
         return self._together[text]
 
+    def opened(self, text: str, column: pl.Expr, read: Callable[[pl.Series], pl.Series], dtype: pl.DataType) -> pl.Expr:
+        """What a Python function reads out of a state column, for a finish, which cannot hold the function itself."""
+        name = f"{column.meta.output_name()} {text}"
+        self._opened[name] = column.map_batches(read, return_dtype=dtype, is_elementwise=True), dtype
+        return pl.col(name)
+
     def values(self, text: str, value: pl.Expr, use: Use | None, *, every: bool = False) -> pl.Expr:
         """The list of values of a group that a finish reads, or without a use their number."""
         what = f"{'rows' if every else 'n_unique'} of {text}"
@@ -141,12 +148,22 @@ class StateColumns:
         named = [expr.alias(str(position)) for position, expr in enumerate(exprs)]
         return self._rows.select(named).collect_schema().dtypes()
 
+    @property
+    def openers(self) -> list[pl.Expr]:
+        """What makes the columns of `opened` out of the state."""
+        return [expr.alias(name) for name, (expr, _) in self._opened.items()]
+
+    @property
+    def beside(self) -> dict[str, pl.DataType]:
+        """The columns that a finish reads beside those of the state: lists of values, and what was opened."""
+        lists = {name: dtype for one in self.kept for name, dtype in one.lists.items()}
+        return lists | {name: dtype for name, (_, dtype) in self._opened.items()}
+
     def held(self) -> pl.Schema:
-        """The schema of the state, and of the lists of values that are read with it."""
+        """The schema of the state, and of the columns beside it."""
         counted = pl.lit(0, pl.Int64)
         dtypes = self.dtypes([counted if one.partial is None else one.partial for one in self])
-        lists = {name: dtype for one in self.kept for name, dtype in one.lists.items()}
-        return pl.Schema({**dict(zip((one.name for one in self), dtypes, strict=True)), **lists})
+        return pl.Schema({**dict(zip((one.name for one in self), dtypes, strict=True)), **self.beside})
 
 
 def widened(value: Tree) -> Tree:
@@ -159,7 +176,7 @@ def widened(value: Tree) -> Tree:
 
 def overflow(error: pl.exceptions.InvalidOperationError) -> CountOverflowError | None:
     """The error by its name, if Polars raised it because a count of the state did not fit into UInt32."""
-    found = re.search(r"`i64` to `u32` failed in column '(?:__\d+)?' for .*?\[(\d+)", str(error))
+    found = re.search(r"`i64` to `u32` failed in column '(?:__\d+\D*)?' for .*?\[(\d+)", str(error))
     return CountOverflowError(int(found[1])) if found and int(found[1]) >= 2**32 else None
 
 

@@ -114,6 +114,12 @@ def _of_values(tree: Tree, inputs: list[Tree], function: Tree) -> Aggregated | N
         case {"Quantile": {"method": method}}:
             (at,) = _constants(tree, inputs[1])
             return Aggregated("quantile", (inputs[0],), {"at": at if isinstance(at, list) else [at], "method": method})
+        case "ApproxNUnique":
+            return Aggregated("approx_n_unique", tuple(inputs), {})
+        case {"ApproxQuantile": {"method": method, "error": error, "use_formal_bound": formal}}:
+            (at,) = _constants(tree, inputs[1])
+            options = {"method": method, "error": error, "formal": formal}
+            return Aggregated("approx_quantile", (inputs[0],), {"at": at if isinstance(at, list) else [at], **options})
         case (
             {"Boolean": "IsDuplicated" | "IsUnique" | "IsFirstDistinct" | "IsLastDistinct"}
             | {"StringExpr": {"ConcatVertical": _}}

@@ -10,7 +10,7 @@ import polars as pl
 from unbounded.errors import UnsupportedOperationError
 from unbounded.partials.columns import Leaf, StateColumns
 
-__all__ = ["SINGLE", "Value", "counted", "float_sum"]
+__all__ = ["SINGLE", "Value", "counted", "float_sum", "nulls"]
 
 Value: TypeAlias = Callable[[Leaf, StateColumns], pl.Expr]
 """The value of an aggregate over one row of state columns, which are added to those needed so far."""
@@ -27,7 +27,7 @@ def counted(leaf: Leaf, state: StateColumns) -> pl.Expr:
     return state.column(f"count of {leaf.texts[0]}", leaf.inputs[0].count().cast(pl.Int64), pl.Expr.sum)
 
 
-def _nulls(leaf: Leaf, state: StateColumns) -> pl.Expr:
+def nulls(leaf: Leaf, state: StateColumns) -> pl.Expr:
     return state.column(f"null_count of {leaf.texts[0]}", leaf.inputs[0].null_count().cast(pl.Int64), pl.Expr.sum)
 
 
@@ -128,7 +128,7 @@ SINGLE: Final[Mapping[str, Value]] = {
     "count": lambda leaf, state: counted(leaf, state).cast(leaf.dtype),
     "first": _end,
     "first_non_null": _by_itself(lambda column: column.first(ignore_nulls=True), ordered=True),
-    "has_nulls": lambda leaf, state: _nulls(leaf, state) > 0,
+    "has_nulls": lambda leaf, state: nulls(leaf, state) > 0,
     "is_empty": _is_empty,
     "last": _end,
     "last_non_null": _by_itself(lambda column: column.last(ignore_nulls=True), ordered=True),
@@ -140,7 +140,7 @@ SINGLE: Final[Mapping[str, Value]] = {
     "min_by": _beside,
     "nan_max": _by_itself(pl.Expr.nan_max),
     "nan_min": _by_itself(pl.Expr.nan_min),
-    "null_count": lambda leaf, state: _nulls(leaf, state).cast(leaf.dtype),
+    "null_count": lambda leaf, state: nulls(leaf, state).cast(leaf.dtype),
     "product": _product,
     "sum": _sum,
 }
