@@ -311,3 +311,10 @@ def test_testing_is_there_without_an_import_and_costs_nothing_before() -> None:
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == "module 'unbounded' has no attribute 'tests'\n"
+
+
+@pytest.mark.parametrize("missing", ["pytest", "hypothesis"])
+def test_the_contracts_say_what_to_install(missing: str) -> None:
+    program = f"import sys; sys.modules[{missing!r}] = None\nimport unbounded.testing.contracts"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert f"and {missing} is not there. Install them: pip install 'unbounded[test]'" in ran.stderr
