@@ -459,11 +459,7 @@ def test_windows_follow_the_calendar_of_their_column(dtype: Any, every: str) -> 
     )
     zone = getattr(dtype, "time_zone", None)
     times = days.select(pl.col("t").dt.replace_time_zone(zone).cast(dtype) if zone else pl.col("t").cast(dtype))
-    story = Story(pipeline, {"t": dtype})
-    for cut in times.iter_slices(4):
-        story.add(cut).run()
-    same_rows(story.end().answer(), pipeline(times.lazy()).collect(), key=["t"])
-    assert story.late == 0
+    assert_unified(pipeline, times, runs=2)
 
 
 def test_integers_wrap_and_counts_do_not_as_in_polars() -> None:

@@ -15,12 +15,13 @@ from unbounded.operators import at_most_milliseconds
 from unbounded.operators.flow import Flow
 from unbounded.operators.modes import check
 from unbounded.plan import Concat, InOrder, Join, Node, Scan, Step, Unique, Watermark, evaluate, walk
+from unbounded.progress import Progress
 from unbounded.sinks.memory import MemorySink
 from unbounded.testing.lateness import Truth, truth
 from unbounded.testing.rows import difference, same_rows
 from unbounded.testing.script import Script, Times, drawn, play, smallest, told
 from unbounded.testing.shelf import Shelf
-from unbounded.testing.story import Pipeline, Story, planned, whole_tables
+from unbounded.testing.story import Pipeline, Story, Taken, planned, whole_tables
 from unbounded.windows import Window
 
 __all__ = ["assert_unified"]
@@ -162,8 +163,9 @@ class _Law:
                 story.end()
         except Exception as error:  # whatever a query raises over rows that Polars takes breaks the law
             return _Breach(f"the query failed with {type(error).__name__}: {error}", error)
-        must = truth(story.plan, self.mode, story.taken())
-        told = _misjudged(story, must)
+        batches = story.taken()
+        must = truth(story.plan, self.mode, batches)
+        told = _misjudged(batches, story.progress, must)
         if told is not None:
             return _Breach(told)
         answer, expected = story.answer(), must.answer.collect(engine="in-memory")
@@ -200,13 +202,13 @@ def _written(schema: pl.Schema) -> str:
     return "{" + ", ".join(f"{name!r}: pl.{dtype!r}" for name, dtype in schema.items()) + "}"
 
 
-def _misjudged(story: Story, must: Truth) -> str | None:
+def _misjudged(batches: Sequence[Taken], reported: Sequence[Progress], must: Truth) -> str | None:
     """The first batch that went by another watermark, or reported other late rows, than the rules say."""
-    for batch in story.taken():
+    for batch in batches:
         number, mark = batch.intent.batch, batch.intent.watermark
         if mark != must.marks[number]:
             return f"batch {number} went by the watermark {mark}, and {must.marks[number]} is right"
-    for progress in story.progress:
+    for progress in reported:
         late = sum(one.num_rows_dropped_by_watermark for one in progress.state_operators)
         right = must.late.get(progress.batch_id, 0)
         if not progress.adopted and late != right:
