@@ -81,6 +81,28 @@ def counted(frame: Any) -> Any:
     return frame.group_by("k", "n").agg(pl.len().alias("rows"), pl.col("t").max())
 
 
+LIMITS = pl.LazyFrame({"low": [2, 0, 1], "high": [9, 2, 3], "name": ["z", "x", "y"]})
+LOOKUPS: dict[str, Any] = {
+    "join_where": lambda f: f.join_where(LIMITS, pl.col("v") >= pl.col("low"), pl.col("v") < pl.col("high")),
+    "join_asof": lambda f: f.join_asof(LIMITS, left_on="v", right_on="low"),
+    "cross": lambda f: f.join(LIMITS, how="cross"),
+    "update": lambda f: f.update(pl.LazyFrame({"v": [1], "place": [-1]}), on="v"),
+}
+
+
+@pytest.mark.parametrize("verb", LOOKUPS)
+def test_a_lookup_hands_rows_on_in_their_order_to_those_who_look_at_it(verb: str) -> None:
+    # So many rows that the streaming engine takes them in several morsels.
+    rows = pl.DataFrame({"place": pl.int_range(300_000, eager=True)}).with_columns(v=(pl.col("place") * 7 % 10))
+    story = Story(lambda f: LOOKUPS[verb](f).with_row_index().tail(3), rows.schema, mode="complete")
+    answer = story.add(rows).run().answer()
+    found = LOOKUPS[verb](ub.scan_memory(ub.MemorySource(rows.schema)))._plan.in_order.apply(
+        rows.lazy(), LIMITS if verb != "update" else pl.LazyFrame({"v": [1], "place": [-1]})
+    )
+    same_rows(answer, found.with_row_index().tail(3).collect())
+    assert verb == "update" or answer["place"].to_list() == sorted(answer["place"])
+
+
 WHOLE: dict[str, Any] = {
     "tail": lambda f: f.tail(4),
     "last": lambda f: f.last(),

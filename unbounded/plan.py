@@ -42,6 +42,9 @@ __all__ = [
 _DROPPING = frozenset({"filter", "remove", "drop_nulls", "drop_nans", "explode", "map_batches"})
 
 
+_PLACE = "__place__"  # of a row in the stream, while a join may hand rows on in another order
+
+
 @dataclass(frozen=True, eq=False)
 class Node:
     """A step of a query. Immutable; compared by identity, for two Polars expressions have no equality."""
@@ -173,13 +176,24 @@ class Lookup(Node):
     verb: Literal["join", "join_asof", "join_where", "update"]
     exprs: tuple[pl.Expr, ...]
     options: Mapping[str, Any]
+    ordered: bool = False
 
     @property
     def inputs(self) -> tuple[Node, ...]:
         return (self.left, self.right)
 
+    @property
+    def in_order(self) -> Lookup:
+        """The same lookup, handing on rows in the stream's order; see `Join.in_order`."""
+        return replace(self, ordered=True)
+
     def apply(self, *rows: pl.LazyFrame) -> pl.LazyFrame:
-        left, right = rows
+        if not self.ordered:
+            return self._found(*rows)
+        placed = self._found(rows[0].with_row_index(_PLACE), rows[1])
+        return placed.sort(_PLACE, maintain_order=True).drop(_PLACE)
+
+    def _found(self, left: pl.LazyFrame, right: pl.LazyFrame) -> pl.LazyFrame:
         if self.verb == "join_asof":  # Polars wants both sides in order of their times
             left = left.sort(self.options["left_on"], maintain_order=True)
             right = right.sort(self.options["right_on"], maintain_order=True)
@@ -329,7 +343,7 @@ def evaluate(
         match one:
             case Scan():
                 answers[id(one)] = tables[one.name]
-            case Join():
+            case Join() | Lookup():
                 answers[id(one)] = one.in_order.apply(*rows)
             case _:
                 answers[id(one)] = one.apply(*rows)

@@ -246,7 +246,7 @@ class Flow:
                 answer = self._bounded[node]
             case Window() if not is_whole(node.input, self.mode):
                 answer = node.assign(self._lazy(node.input, lazies, rows))
-            case Join() if self._ordered:
+            case Join() | Lookup() if self._ordered:
                 below = [self._lazy(one, lazies, rows) for one in node.inputs]
                 # Measured: the streaming engine's join otherwise hands on rows in any order, which breaks `first`.
                 answer = node.in_order.apply(*below)
