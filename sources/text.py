@@ -92,6 +92,9 @@ class Csv:
         return pl.scan_csv(files, schema=columns, glob=False, include_file_paths=from_path.path, **self.options)
 
 
+_SMALL = (pl.Int8, pl.Int16, pl.UInt8, pl.UInt16)
+
+
 @dataclass(frozen=True)
 class Ndjson:
     options: Options
@@ -136,7 +139,11 @@ class Ndjson:
         # The one scan without `glob=False`: a name with a bracket would silently match nothing.
         found = [glob.escape(file) if isinstance(file, str) else file for file in files]
         options = {name: value for name, value in self.options.items() if not name.endswith("_columns")}
-        return pl.scan_ndjson(found, schema=columns, include_file_paths=from_path.path, **options)  # type: ignore[arg-type]  # a list of one kind
+        # Polars 2.1 panics at a number that a small integer does not hold.
+        small = {name: dtype for name, dtype in (columns or {}).items() if dtype in _SMALL}
+        wide = None if columns is None else pl.Schema({**columns, **dict.fromkeys(small, pl.Int64())})
+        rows = pl.scan_ndjson(found, schema=wide, include_file_paths=from_path.path, **options)  # type: ignore[arg-type]  # a list of one kind
+        return rows.cast(small, strict=not options.get("ignore_errors")) if small else rows  # type: ignore[arg-type]  # dtypes by name
 
 
 @dataclass(frozen=True)

@@ -285,3 +285,20 @@ def test_letters_may_not_lie_in_what_is_scanned(tmp_path: Path) -> None:
     with pytest.raises(ub.PlanError, match=r"dead_letter_folder=.* lies in what is scanned"):
         FileSource(tmp_path, "csv", schema=SCHEMA, recursive=True, **given_folder)
     FileSource(tmp_path, "csv", schema=SCHEMA, **given_folder)
+
+
+@pytest.mark.parametrize("dtype", [pl.Int8, pl.Int16, pl.UInt8, pl.UInt16])
+def test_a_number_too_great_for_a_small_integer_of_ndjson_is_an_error_or_null_as_asked(
+    dtype: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "1.ndjson").write_text('{"y": 3}\n{"y": 70000}\n')
+    options: Any = {"trigger": ub.available_now()}
+    with pytest.raises(ub.ConnectorError, match=r"1\.ndjson, line 2: column 'y': '70000' is not"):
+        ub.scan_ndjson(tmp_path / "in", schema={"y": dtype}).sink_memory(**options)
+    lenient = ub.scan_ndjson(tmp_path / "in", schema={"y": dtype}, ignore_errors=True).sink_memory(**options)
+    assert lenient.read().collect().to_dict(as_series=False) == {"y": [3, None]}
+    kept = {"on_bad_record": "dead_letter", "dead_letter_folder": tmp_path / "bad"}
+    sifted = ub.scan_ndjson(tmp_path / "in", schema={"y": dtype}, **kept).sink_memory(**options)  # type: ignore[arg-type]  # options by name
+    assert sifted.read().collect()["y"].to_list() == [3]
+    assert pl.read_parquet(tmp_path / "bad" / "*.parquet")["record"].to_list() == [b'{"y": 70000}\n']
