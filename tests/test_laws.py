@@ -78,6 +78,17 @@ AGGREGATES: list[pl.Expr] = [
     pl.col("x").value_counts(sort=True, name="times").struct.field("times").max().alias("times"),
     pl.col("n").filter(pl.col("b")).implode().alias("all_of_them"),
     pl.col("k").unique(maintain_order=True).implode().alias("in_order"),
+    pl.col("n").approx_n_unique().alias("about"),  # of a few values both are exact
+    pl.col("n").approx_quantile(0.4).alias("approx_quantile"),
+    pl.col("n").map_elements(lambda n: n % 7 if n > 0 else 0, return_dtype=pl.Int32).sum().alias("remainders"),
+    ub.aggregate(
+        partial={"most": pl.col("n").max(), "rest": (pl.col("n") - pl.col("n").max()).cast(pl.Float64).exp().sum()},
+        merge={
+            "most": pl.col("most").max(),
+            "rest": (pl.col("rest") * (pl.col("most") - pl.col("most").max()).exp()).sum(),
+        },
+        finish=pl.col("most") + pl.col("rest").log(),
+    ).alias("log_sum_exp"),
 ]
 
 KEYS: list[list[Any]] = [["k"], ["k", "g"], [pl.col("g") * 2], ["x"], [pl.col("n") % 3, "b"]]

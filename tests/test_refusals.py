@@ -60,6 +60,23 @@ WRITTEN: dict[str, Case] = {
         lambda: frame().group_by("k").agg(pl.col("v").head(pl.len())),
         r"computed from the rows.*a number",
     ),
+    "a Python function below an option": (
+        lambda: frame().group_by("k").agg(pl.col("v").map_elements(abs, return_dtype=pl.Int64).std()),
+        r"below `std\(\)`, whose options.*with_columns",
+    ),
+    "a mean of means": (
+        lambda: (
+            frame()
+            .group_by("k")
+            .agg(ub.aggregate(partial={"m": pl.col("v").mean()}, merge={"m": pl.col("m").mean()}, finish=pl.col("m")))
+        ),
+        r"must keep these laws.*merged from a sum and a count",
+    ),
+    "a merge of rows": (
+        lambda: ub.aggregate(partial={"n": pl.len()}, merge={"n": pl.col("v").sum()}, finish=pl.col("n")),
+        r"reads 'v', and the state has only 'n'.*into partial",
+    ),
+    "a sketch of text": (lambda: frame().select(pl.col("k").approx_quantile(0.5)), r"numbers and times, not String"),
     "rows of a whole stream": (lambda: frame().select(pl.col("v").rank()), r"rank.*all rows"),
     "join of streams": (lambda: frame().join(frame(), on="k"), r"two streams.*bounded pl.LazyFrame"),
     "right join": (

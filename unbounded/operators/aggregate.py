@@ -112,7 +112,8 @@ class AggregateOperator:
             shown = one.listed(shown, tables)
             if mark is not None:
                 one.expire(mark, tables)
-        answer = shown.lazy().with_columns(self._cut.opened).select(*self._key, *self._at(self._cut.finish, batch))
+        held = shown.lazy().with_columns(self._cut.opened) if self._cut.opened else shown.lazy()
+        answer = held.select(*self._key, *self._at(self._cut.finish, batch))
         return Change(
             rows=answer.explode(self._cut.lists) if self._cut.lists and not self._key else answer,
             taken=taken,
