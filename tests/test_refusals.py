@@ -284,6 +284,21 @@ MODES: dict[str, tuple[Callable[[], ub.StreamFrame], Any, str]] = {
         r"head\(\) would take each version",
     ),
     "unique versions": (lambda: frame().group_by("k").len().unique("len"), "update", r"unique\(\) would take each"),
+    "update fills the key from a column": (
+        lambda: frame().group_by("v").agg(pl.len().cast(pl.Int64).alias("n")).fill_null(pl.col("n")),
+        "update",
+        r"key column 'v'.*computed anew",
+    ),
+    "update fills NaN in the key": (
+        lambda: frame().group_by(x=pl.col("v").cast(pl.Float64)).len().fill_nan(0.0),
+        "update",
+        r"key column 'x'.*computed anew",
+    ),
+    "time filled from a column": (
+        lambda: frame().with_watermark("t", "1h").select("t", u="t").fill_null(pl.col("u")).group_by("t").len(),
+        "append",
+        r"never close",
+    ),
     "update drops the key": (lambda: frame().group_by("k").len().select("len"), "update", r"key column 'k'.*rename"),
     "concat of groups in update": (
         lambda: ub.concat([frame().group_by("k").len(), frame().group_by("k").len()]),

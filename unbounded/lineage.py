@@ -14,7 +14,7 @@ import polars as pl
 
 from unbounded.connectors import Mode
 from unbounded.durations import longest_milliseconds
-from unbounded.expressions import passes, truncated
+from unbounded.expressions import columns_of, passes, truncated
 from unbounded.plan import (
     Aggregate,
     Concat,
@@ -64,10 +64,14 @@ def passing(step: Step) -> dict[str, str]:
             kept = {mapping.get(name, name): name for name in before}
         case "with_columns":
             kept = {**{name: name for name in before}, **computed}
-        case "fill_null" | "fill_nan":
+        case "fill_null" if _reads_columns(step.options.get("value")):
+            kept = {}  # Polars fills every column, with values of which nothing is known here
+        case "fill_null":
             blank = pl.DataFrame(schema=before).clear(1)
             filled = step.apply(blank.lazy()).collect()
             kept = {name: name for name in before if filled[name].null_count()}
+        case "fill_nan":
+            kept = {name: name for name, dtype in before.items() if not dtype.is_float()}
         case "map_batches":  # a function may put anything under a name
             kept = {}
         case _:
@@ -76,6 +80,10 @@ def passing(step: Step) -> dict[str, str]:
 
 
 _COMPUTING = ("select", "with_columns")
+
+
+def _reads_columns(value: object) -> bool:
+    return isinstance(value, pl.Expr) and bool(columns_of(value))
 
 
 @singledispatch
