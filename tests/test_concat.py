@@ -126,6 +126,9 @@ WATERMARKED: dict[str, Callable[[ub.StreamFrame], ub.StreamFrame]] = {
         [stream.with_watermark("t", "0s"), ub.scan(ub.BoundedSource(HISTORY)).with_watermark("t", "5m")]
     ),
     "of all": lambda stream: ub.concat([stream, HISTORY]).with_watermark("t", "0s"),
+    "of the stream and again of all": lambda stream: ub.concat(
+        [stream.with_watermark("t", "0s"), HISTORY]
+    ).with_watermark("t", "0s"),
 }
 
 
@@ -137,6 +140,18 @@ def test_a_bounded_frame_holds_no_watermark_back(which: str) -> None:
     first, second = NOON, NOON + timedelta(minutes=20)
     assert story.answer().sort("t").rows() == [(first, 6), (second, 10)]
     assert story.late == 0
+
+
+def test_a_watermark_that_every_part_has_may_be_declared_again() -> None:
+    """As `ub.with_watermark` must be for a bounded frame, where it sorts."""
+
+    def both(one: ub.StreamFrame, two: ub.StreamFrame) -> ub.StreamFrame:
+        return ub.concat([one.with_watermark("t", "5m"), two.with_watermark("t", "5m")])
+
+    frames = [ub.scan_memory(ub.MemorySource(SCHEMA), name=name) for name in ("one", "two")]
+    assert both(*frames).with_watermark("t", "5m").explain() == both(*frames).explain()
+    with pytest.raises(ub.PlanError, match="already has a watermark"):
+        ub.concat([frames[0].with_watermark("t", "5m"), frames[1]]).with_watermark("t", "5m")
 
 
 def test_a_bounded_frame_without_event_time_holds_no_watermark_back() -> None:

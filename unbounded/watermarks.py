@@ -11,6 +11,7 @@ import polars as pl
 from unbounded.connectors import WatermarkPolicy
 from unbounded.durations import milliseconds
 from unbounded.errors import PlanError
+from unbounded.lineage import clocks
 from unbounded.plan import Node, Scan, Watermark, walk
 
 __all__ = ["advanced", "combined", "settled", "watermarked"]
@@ -19,7 +20,7 @@ _log = logging.getLogger("unbounded")
 
 
 def watermarked(node: Node, column: str, delay: str | timedelta) -> Node:
-    """The node with a watermark on `column`; the node itself if it has this very watermark already.
+    """The node with a watermark on `column`; the node itself if it, or each stream in it, has this very one.
 
     PlanError if the column is missing or no event time, or if another watermark was declared below.
     """
@@ -35,15 +36,14 @@ def watermarked(node: Node, column: str, delay: str | timedelta) -> Node:
             f"{asked}: the column is {dtype}, and event time must be Datetime or Date. Write {instead} before it"
         )
     name = "+".join(sorted({one.name for one in walk(node) if isinstance(one, Scan)}))
-    for one in walk(node):
-        if isinstance(one, Watermark) and (one.column, one.delay, one.name) == (column, length, name):
-            return node
-        if isinstance(one, Watermark):
+    marks = [one for one in walk(node) if isinstance(one, Watermark)]
+    for one in marks:
+        if (one.column, one.delay) != (column, length) or not (one.name == name or column in clocks(node)):
             raise PlanError(
                 f"{asked} with a delay of {length} ms: source {one.name!r} already has a watermark on "
                 f"{one.column!r} with a delay of {one.delay} ms. Keep one of the two"
             )
-    return Watermark(node, column, length, name)
+    return node if marks else Watermark(node, column, length, name)
 
 
 def advanced(marks: Mapping[str, int], seen: Mapping[str, int], delays: Mapping[str, int]) -> dict[str, int]:
