@@ -62,7 +62,7 @@ class Operator(Protocol):
 
     @property
     def evicts(self) -> bool:
-        """Whether an advanced watermark alone changes something here, so that a batch without rows is due."""
+        """Whether an advanced watermark alone is worth a batch without rows."""
 
     def tables(self) -> Mapping[str, TableSpec]:
         """What it remembers; names are unique within the operator."""

@@ -56,6 +56,10 @@ class AggregateOperator:
 
     @property
     def evicts(self) -> bool:
+        return self._mode != "complete"  # as in Spark, a global row is shown in every batch, also in one without rows
+
+    @property
+    def _closes(self) -> bool:
         return bool(self._clocks) and self._mode != "complete"
 
     def tables(self) -> Mapping[str, TableSpec]:
@@ -99,7 +103,7 @@ class AggregateOperator:
         changed = tables["groups"].merge(rows)
         for one, new in zip(self._values, fresh, strict=True):
             one.place(new, rows, changed, tables)
-        mark = batch.watermark if self.evicts else None
+        mark = batch.watermark if self._closes else None
         gone = tables["groups"].expire(mark) if mark is not None else changed.clear()
         match self._mode:
             case "append":
@@ -145,7 +149,7 @@ class AggregateOperator:
 
     @property
     def grows(self) -> str | None:
-        if self.evicts:
+        if self._closes:
             return None
         if self._values:
             return self._values_grow
@@ -186,7 +190,7 @@ class AggregateOperator:
             lines["kept"] = f"until the watermark reaches {ends}; then {then}"
             lines["late"] = "rows for groups that the watermark of the batch before had closed"
         if self._values:
-            lines["state"] += "" if self.evicts else " and the values"
+            lines["state"] += "" if self._closes else " and the values"
             lines["values"] = "; ".join(one.explain() for one in self._values)
         return lines
 
