@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -270,3 +271,12 @@ def test_an_index_that_cannot_be_numbered_is_an_error() -> None:
     story.add([{"k": "a", "x": 0.0, "n": 0, "t": None}]).run()
     with pytest.raises(ub.PlanError, match=r"with_row_index\(\): more than 4,294,967,295 rows"):
         story.add([{"k": "a", "x": 0.0, "n": 0, "t": None}]).run()
+
+
+def test_a_limit_that_was_reached_is_not_raised_for_the_rows_between_are_gone(tmp_path: Path) -> None:
+    feed = ub.MemorySource(SCHEMA)
+    feed.add([{"k": "a", "x": 0.0, "n": n, "t": None} for n in range(3)])
+    options: Any = {"checkpoint": tmp_path / "ckpt", "trigger": ub.available_now()}
+    ub.scan_memory(feed).head(2).sink_parquet(tmp_path / "out", **options)
+    with pytest.raises(ub.CheckpointError, match=r"(?s)slice-1\.length: was .*2.*is .*4"):
+        ub.scan_memory(feed).head(4).sink_parquet(tmp_path / "out", **options)

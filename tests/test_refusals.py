@@ -299,6 +299,11 @@ MODES: dict[str, tuple[Callable[[], ub.StreamFrame], Any, str]] = {
         "append",
         r"never close",
     ),
+    "several rows of a group in update": (
+        lambda: frame().select("k", "v").group_by("k").head(2),
+        "update",
+        r'one row per key, and explode\(\).*head\(\) and tail\(\).*"complete"',
+    ),
     "update drops the key": (lambda: frame().group_by("k").len().select("len"), "update", r"key column 'k'.*rename"),
     "concat of groups in update": (
         lambda: ub.concat([frame().group_by("k").len(), frame().group_by("k").len()]),
@@ -366,6 +371,7 @@ CHANGED: dict[str, tuple[Callable[[ub.StreamFrame], ub.StreamFrame], str]] = {
         r"keys\.k",
     ),
     "an aggregate": (lambda f: f.group_by("k").agg(pl.col("v").max().alias("s")), r"state"),
+    "a limit": (lambda f: f.head(4).group_by("k").agg(pl.col("v").sum().alias("s")), r"slice-1.*is new"),
     "the label of windows": (
         lambda f: (
             f.with_watermark("t", "1h")

@@ -107,11 +107,11 @@ class StreamGroupBy(NamesOfGroups, Generic[FrameT]):
 
     def head(self, n: int = 5) -> FrameT:
         """The first `n` rows per group, in order of arrival, one behind another."""
-        return self._rows(pl.all().head(n))
+        return self.first() if n == 1 else self._rows(pl.all().head(n))
 
     def tail(self, n: int = 5) -> FrameT:
         """The last `n` rows per group, in order of arrival, one behind another."""
-        return self._rows(pl.all().tail(n))
+        return self.last() if n == 1 else self._rows(pl.all().tail(n))
 
     def _rows(self, lists: pl.Expr) -> FrameT:
         answer = self._aggregated([lists], {})

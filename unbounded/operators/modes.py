@@ -25,6 +25,8 @@ from unbounded.plan import (
 
 __all__ = ["check", "may_repeat_keys", "reasons_against"]
 
+_REPEATING = ("explode", "unpivot")  # verbs that make several rows of one
+
 
 def check(plan: Node, mode: Mode, sink: Sink, checkpoint: str) -> None:
     """Raise one PlanError with every reason why `plan` cannot be kept in `mode` by `sink`."""
@@ -181,6 +183,14 @@ def _sink_reasons(plan: Node, mode: Mode, sink: Sink) -> Iterator[str]:
             f"update mode replaces rows by their key, and the key column {names} of the aggregate is dropped or "
             "computed anew above it. Keep it to the end (a rename is fine), or write with foreach_batch"
         )
+    node = plan
+    while node is not top:
+        if isinstance(node, Step) and node.verb in _REPEATING:
+            yield (
+                f"update mode keeps one row per key, and {node.verb}() above the aggregate, which head() and tail() of "
+                'groups are, too, makes several. Write the lists as they are, or with output_mode="complete"'
+            )
+        node = node.inputs[0]
 
 
 def _loops(plan: Node, sink: Sink, checkpoint: str) -> Iterator[str]:
@@ -219,7 +229,7 @@ def _topmost(node: Node) -> Aggregate | None:
 def may_repeat_keys(node: Node) -> bool:
     """Whether a step above the topmost aggregate can make several rows of one key."""
     while not isinstance(node, Aggregate) and node.inputs:
-        if len(node.inputs) == 2 or (isinstance(node, Step) and node.verb in ("explode", "unpivot")):
+        if len(node.inputs) == 2 or (isinstance(node, Step) and node.verb in _REPEATING):
             return True
         node = node.inputs[0]
     return False

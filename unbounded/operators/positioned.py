@@ -34,7 +34,8 @@ class PositionedOperator:
         return {"rows": TableSpec(key=pl.Schema(), values=one, merge=(pl.col(_ROWS).sum(),), expiry=None)}
 
     def pinned(self) -> Mapping[str, Any]:
-        return {"kind": self._node.verb}
+        # The count ends at the limit: raised later, it would pass over the rows between.
+        return {"kind": self._node.verb, **{name: str(value) for name, value in self._node.options.items()}}
 
     def prepare(self, rows: pl.LazyFrame, tables: Mapping[str, Table], batch: Batch) -> pl.LazyFrame:
         end = self._end
