@@ -106,12 +106,16 @@ class ValueTables:
             found = tables[self._known].lookup(found)
         columns = {"values": pl.col(_VALUE), "counts": pl.struct(value=_VALUE, count=_COUNT)}
         lists = found.group_by(_ROW, maintain_order=True).agg(
-            columns[use].alias(self._values.listed(use)) for use in self._values.uses
+            columns[use].alias(self._values.listed(use)) for use in sorted(self._values.uses)
         )
-        joined = groups.with_row_index(_ROW).join(lists, on=_ROW, how="left", maintain_order="left").drop(_ROW)
-        return joined.with_columns(
-            pl.col(name).fill_null(pl.lit([], dtype)) for name, dtype in self._values.lists.items()
-        )
+        if lists.height < groups.height:  # groups without values; not by a join, which would leave room for nulls
+            empty = (
+                groups.with_row_index(_ROW)
+                .filter(pl.col(self._values.name) == 0)
+                .select(_ROW, *(pl.lit([], dtype).alias(name) for name, dtype in self._values.lists.items()))
+            )
+            lists = pl.concat([lists, empty]).sort(_ROW)
+        return groups.hstack(lists.drop(_ROW).get_columns())
 
     def expire(self, watermark: int, tables: Mapping[str, Table]) -> None:
         """Forget the values of groups that have closed."""

@@ -38,7 +38,8 @@ def _library() -> Any:
 class _Kind(Protocol):
     """A kind of sketch, as bytes: without values it is merged like any other."""
 
-    def of(self, values: pl.Series) -> bytes: ...
+    def of(self, lists: pl.Series) -> Iterable[bytes]:
+        """A sketch for each list of values."""
 
     def merged(self, sketches: Iterable[bytes]) -> bytes: ...
 
@@ -52,16 +53,21 @@ def _column(leaf: Leaf, state: StateColumns, text: str, values: pl.Expr, kind: _
             instead="compute a column with with_columns(...) first, then aggregate that column",
         )
 
-    def made(values: pl.Series) -> pl.Series:
-        return pl.Series([_sealed(kind.of(values))])
+    def made(lists: pl.Series) -> pl.Series:
+        return pl.Series(map(_sealed, kind.of(lists)), dtype=pl.Binary)
 
-    def merged(sketches: pl.Series) -> pl.Series:
-        return sketches if len(sketches) == 1 else pl.Series([_sealed(kind.merged(map(_unsealed, sketches)))])
+    def merged(lists: pl.Series) -> pl.Series:
+        several = (
+            stored[0] if len(stored) == 1 else _sealed(kind.merged(map(_unsealed, stored)))
+            for stored in lists.to_list()
+        )
+        return pl.Series(several, dtype=pl.Binary)
 
-    def once(column: pl.Expr, function: Callable[[pl.Series], pl.Series]) -> pl.Expr:
-        return column.map_batches(function, return_dtype=pl.Binary, returns_scalar=True)
+    def at_once(values: pl.Expr, function: Callable[[pl.Series], pl.Series]) -> pl.Expr:
+        """Called with the lists of all groups: for each of 10,000 groups alone, the calls would take 0.4 s."""
+        return values.implode().map_batches(function, return_dtype=pl.Binary, is_elementwise=True)
 
-    return state.column(f"{text} of {leaf.texts[0]}", once(values, made), lambda column: once(column, merged))
+    return state.column(f"{text} of {leaf.texts[0]}", at_once(values, made), lambda column: at_once(column, merged))
 
 
 def _sealed(sketch: bytes) -> bytes:
@@ -88,13 +94,13 @@ class _Distinct:
     def __init__(self) -> None:
         self._of = _library()
 
-    def of(self, values: pl.Series) -> bytes:
-        sketch = self._of.hll_sketch(self.LG_K, self._of.tgt_hll_type.HLL_8)
-        update = sketch.update
-        for value in values.to_list():  # distinct ones only: 100,000 integers take 7 ms, strings 60
-            update(value)
-        found: bytes = sketch.serialize_compact()
-        return found
+    def of(self, lists: pl.Series) -> Iterator[bytes]:
+        for values in lists.to_list():
+            sketch = self._of.hll_sketch(self.LG_K, self._of.tgt_hll_type.HLL_8)
+            update = sketch.update
+            for value in values:  # distinct ones only: 100,000 integers take 7 ms, strings 60
+                update(value)
+            yield sketch.serialize_compact()
 
     def merged(self, sketches: Iterable[bytes]) -> bytes:
         union = self._of.hll_union(self.LG_K)
@@ -144,12 +150,17 @@ class _Quantiles:
         least = bisect_left(range(8, self.MOST_K), -error, key=lambda k: -self._of.get_normalized_rank_error(k, False))
         self.k = 8 + least
 
-    def of(self, values: pl.Series) -> bytes:
-        sketch = self._of(self.k)
-        # The library leaves out NaN; so infinity stands for it, and the greatest float for infinity.
-        sketch.update(values.clip(upper_bound=self.GREATEST).fill_nan(float("inf")).to_numpy(writable=True))
-        found: bytes = sketch.serialize()
-        return found
+    def ranked(self, value: pl.Expr) -> pl.Expr:
+        """The library leaves out NaN; so infinity stands for it, and the greatest float for infinity."""
+        return value.cast(pl.Float64).clip(upper_bound=self.GREATEST).fill_nan(float("inf")).drop_nulls()
+
+    def of(self, lists: pl.Series) -> Iterator[bytes]:
+        values, begin = lists.explode().to_numpy(writable=True), 0
+        for many in lists.list.len():
+            sketch = self._of(self.k)
+            sketch.update(values[begin : begin + many])
+            begin += many
+            yield sketch.serialize()
 
     def merged(self, sketches: Iterable[bytes]) -> bytes:
         whole = self._of(self.k)
@@ -182,7 +193,7 @@ def _approx_quantile(leaf: Leaf, state: StateColumns) -> pl.Expr:
     for because, instead in _reasons_against(leaf, kind):
         raise UnsupportedOperationError(f"{leaf.whole}", because=because, instead=instead)
     physical = leaf.inputs[0].to_physical() if of.is_temporal() else leaf.inputs[0]
-    column = _column(leaf, state, f"KLL {kind.k}", physical.cast(pl.Float64).drop_nulls(), kind)
+    column = _column(leaf, state, f"KLL {kind.k}", kind.ranked(physical), kind)
     found = state.opened(f"at {ranks}", column, lambda sketches: kind.at(ranks, sketches), pl.List(pl.Float64()))
     each = [_back(found.list.get(place), of) for place in range(len(ranks))]
     return pl.concat_list(each) if isinstance(leaf.dtype, pl.List) else each[0]

@@ -77,30 +77,28 @@ def _quantile(leaf: Leaf, state: StateColumns) -> pl.Expr:
 
 def _one_quantile(counts: pl.Expr, at: float, method: str, dtype: pl.DataType) -> pl.Expr:
     there = _VALUE.is_not_null()
-    value, count = _VALUE.filter(there), _COUNT.filter(there)
-    value, count = value.sort(), count.sort_by(value)
-    value = (value.cast(dtype).to_physical() if dtype.is_temporal() else value).cast(pl.Float64)
-    place = (count.sum() - 1) * at
+    in_order = counts.list.agg(pl.element().filter(there).sort_by(_VALUE.filter(there)))
+    value = (_VALUE.cast(dtype).to_physical() if dtype.is_temporal() else _VALUE).cast(pl.Float64)
+    before, many = _COUNT.cum_sum() - _COUNT, _COUNT.sum()
+    place = (many - 1) * at
 
     def standing(place: pl.Expr) -> pl.Expr:
-        return value.filter(count.cum_sum() > place).first()
+        return value.filter(before <= place).last()
 
-    low, high = place.floor(), place.ceil()
     match method:
         case "Nearest":
-            found = standing(place.round(0, mode="half_away_from_zero"))
+            return in_order.list.agg(standing(place.round(0, mode="half_away_from_zero")))
         case "Lower":
-            found = standing(low)
+            return in_order.list.agg(standing(place.floor()))
         case "Higher":
-            found = standing(high)
+            return in_order.list.agg(standing(place.ceil()))
         case "Equiprobable":
-            found = standing((count.sum() * at).ceil() - 1)
-        case "Midpoint":
-            found = pl.when(low == high).then(standing(low)).otherwise((standing(low) + standing(high)) / 2)
-        case _:
-            step = (place - low) * (standing(high) - standing(low))
-            found = pl.when(standing(low) == standing(high)).then(standing(low)).otherwise(standing(low) + step)
-    return counts.list.agg(found)
+            return in_order.list.agg(standing((many * at).ceil() - 1))
+    ends = (standing(place.floor()), standing(place.ceil()), place - place.floor())
+    low, high, step = (in_order.list.agg(one) for one in ends)
+    if method == "Midpoint":
+        return pl.when(step == 0).then(low).otherwise((low + high) / 2)
+    return pl.when(low == high).then(low).otherwise(low + step * (high - low))
 
 
 VALUES: Final[Mapping[str, Value]] = {
