@@ -87,6 +87,11 @@ WRITTEN: dict[str, Case] = {
         lambda: frame().join(pl.DataFrame({"k": ["a"]}), on=pl.col("k").str.to_uppercase()),
         r"names of columns",
     ),
+    "a column that Polars takes for all": (
+        lambda: ub.scan_memory(ub.MemorySource({"k": pl.String, "*": pl.Int64})),
+        r"'\*'.*all columns.*[Rr]ename",
+    ),
+    "a column that Polars takes for a pattern": (lambda: frame().rename({"k": "^x$"}), r"'\^x\$'.*pattern.*[Rr]ename"),
     "watermark on text": (lambda: frame().with_watermark("k", "1h"), r"String.*str.to_datetime\(\)"),
     "watermark on no column": (lambda: frame().with_watermark("time", "1h"), r"no such column.*k, v, t, tags"),
     "watermark of months": (lambda: frame().with_watermark("t", "1mo"), r"months.*no fixed length"),

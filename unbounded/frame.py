@@ -30,6 +30,7 @@ __all__ = ["StreamFrame"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_PATTERN = re.compile(r"\*|\^.*\$", re.DOTALL)
 _RESERVED = re.compile(r"__(\w+__|\d+|key_\d+.*)")
 
 
@@ -47,6 +48,11 @@ class StreamFrame(Joinable, NamesOfFrames, Positional, Reducible, SparkWritable,
         if taken := [name for name in plan.schema if _RESERVED.fullmatch(name)]:
             raise PlanError(
                 f"the column name {taken[0]!r} is one the engine uses for itself. Give the column another name"
+            )
+        if patterns := [name for name in plan.schema if _PATTERN.fullmatch(name)]:
+            raise PlanError(
+                f"the column name {patterns[0]!r} stands for all columns, or those of a pattern, wherever Polars is "
+                "asked for a column. Rename it where the rows come from"
             )
 
     def _around(self, node: Node) -> StreamFrame:
