@@ -22,6 +22,7 @@ from unbounded.sources.formats import format_of, open_format
 from unbounded.sources.hive import HivePaths, guessed
 from unbounded.sources.options import FormatName, check_options
 from unbounded.sources.reading import NOTHING, Format, FromPath
+from unbounded.sources.rows import schema_of
 
 __all__ = ["Conformity", "Files", "found_schema", "hive_columns", "infer_schema", "schema_needed", "spelt"]
 
@@ -182,7 +183,7 @@ def hive_columns(
             "none. Leave one of the two out"
         )
     if schema or not partitioning:
-        return pl.Schema(schema or {})
+        return schema_of(schema or {})
     lacking = 'hive_schema={"year": pl.Int32}'
     oldest = _oldest_files(folder, form, description, 1, lacking=lacking)[0]
     return guessed(folder.path(oldest.name), function, dates=dates)

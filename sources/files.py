@@ -29,6 +29,7 @@ from unbounded.sources.formats import open_format
 from unbounded.sources.options import FormatName, check_options
 from unbounded.sources.reading import FromPath, TextFormat
 from unbounded.sources.records import LETTERS, Sifted, sift
+from unbounded.sources.rows import schema_of
 
 __all__ = ["DEFAULT_BYTES", "FileSource"]
 
@@ -128,7 +129,7 @@ class FileSource:
             if not form.says_types:
                 raise schema_needed(folder, form, function, self._description)
             schema = found_schema(folder, form, self._description)
-        columns = pl.Schema({name: kind for name, kind in schema.items() if name not in from_path.schema})
+        columns = pl.Schema({name: kind for name, kind in schema_of(schema).items() if name not in from_path.schema})
         self._files = Files(folder, form, columns, from_path)
         self._conformity = Conformity(self._files, self._description)
         age = milliseconds(min_file_age, "min_file_age") / 1000

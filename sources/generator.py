@@ -12,7 +12,7 @@ import polars as pl
 
 from unbounded.connectors import Offset
 from unbounded.errors import ConnectorError, PlanError, SchemaMismatchError, SourceDataLostError
-from unbounded.sources.rows import Rows, Tally, fitting
+from unbounded.sources.rows import Rows, Tally, fitting, schema_of
 
 __all__ = ["Generate", "GeneratorSource"]
 
@@ -56,7 +56,7 @@ class GeneratorSource:
         max_rows_per_trigger: int | None = 100_000,
     ) -> None:
         _check_function(function)
-        self._schema = pl.Schema(schema)
+        self._schema = schema_of(schema)
         if not self._schema:
             raise PlanError('scan_generator needs columns: schema={"time": pl.Datetime("us"), "value": pl.Int64}')
         limit = max_rows_per_trigger

@@ -9,7 +9,7 @@ import polars as pl
 
 from unbounded.connectors import Offset
 from unbounded.errors import PlanError, SourceDataLostError
-from unbounded.sources.rows import Rows, fitting
+from unbounded.sources.rows import Rows, fitting, schema_of
 
 __all__ = ["MemorySource"]
 
@@ -28,7 +28,7 @@ class MemorySource:
     """
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        self._schema = pl.Schema(schema)
+        self._schema = schema_of(schema)
         if not self._schema:
             raise PlanError('MemorySource needs columns: MemorySource({"time": pl.Datetime("us"), "value": pl.Int64})')
         self._added: list[pl.DataFrame] = []

@@ -8,14 +8,42 @@ from typing import Any, TypeAlias
 
 import polars as pl
 
-from unbounded.errors import SchemaMismatchError
+from unbounded.errors import PlanError, SchemaMismatchError
 
-__all__ = ["Rows", "Tally", "fitting"]
+__all__ = ["Rows", "Tally", "fitting", "schema_of"]
 
 Rows: TypeAlias = pl.DataFrame | Sequence[Mapping[str, Any]] | Mapping[str, Any]
 """A frame, a list of rows, or a dict of columns."""
 
 _SEED = 20240229  # any number, for ever the same
+_BARE = (pl.Datetime, pl.Duration, pl.Decimal)  # mean something alone to the readers of Polars, and not to pl.Schema
+
+
+def schema_of(schema: object) -> pl.Schema:
+    """Columns as a user names them: a dict or pairs of names and Polars' types, or Python's; `pl.Datetime` is in us.
+
+    Raises PlanError for anything else, which names all columns whose type says too little.
+    """
+    try:
+        columns: dict[str, Any] = dict(schema)  # type: ignore[call-overload]  # what it is, is asked here
+    except (TypeError, ValueError):
+        raise PlanError(
+            f'{schema!r} is no schema. Write schema={{"time": pl.Datetime("us"), "value": pl.Float64}}; Spark\'s texts '
+            "are for ub.read_stream.schema(...)"
+        ) from None
+    found, wrong = pl.Schema(), list[str]()
+    for name, kind in columns.items():
+        try:
+            # A class only: pl.Datetime("ms") equals pl.Datetime.
+            found[name] = pl.Schema({name: kind() if isinstance(kind, type) and kind in _BARE else kind})[name]
+        except (TypeError, ValueError):
+            wrong.append(f"column {name!r} is {kind!r}")
+    if wrong:
+        raise PlanError(
+            f"the schema has types that say too little, or are none: {', '.join(wrong)}. Write types of Polars, whole: "
+            'pl.Int64, pl.Datetime("us"), pl.List(pl.String)'
+        )
+    return found
 
 
 def fitting(rows: Rows, schema: pl.Schema) -> pl.DataFrame:

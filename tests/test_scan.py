@@ -211,6 +211,34 @@ def test_a_damaged_file_is_named(folder: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------ infer_schema
+def test_a_schema_may_have_types_that_polars_completes_itself(tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("t,d\n2026-03-01T08:00:00,1\n")
+    short: Any = {"t": pl.Datetime, "d": pl.Int64}
+    expected = pl.read_csv(tmp_path / "1.csv", schema=short)
+    frame = ub.scan_csv(tmp_path, schema=short)
+    assert frame.collect_schema() == expected.schema == ub.MemorySource(short).schema
+    assert ub.read_stream.schema(short).option("header", True).csv(str(tmp_path)).collect_schema() == expected.schema
+    assert frame.snapshot().collect().equals(expected)
+
+
+def test_a_type_with_a_unit_keeps_it() -> None:
+    assert ub.MemorySource({"t": pl.Datetime("ms")}).schema["t"] == pl.Datetime("ms")
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        ("item STRING, price BIGINT", r"is no schema.*pl\.Datetime.*ub\.read_stream\.schema"),
+        ({"a": pl.List, "b": pl.Int64, "c": "INT"}, r"column 'a' is List, column 'c' is 'INT'.*pl\.List\(pl\.String\)"),
+    ],
+)
+def test_what_is_no_schema_is_refused_in_words(tmp_path: Path, schema: Any, says: str) -> None:
+    with pytest.raises(PlanError, match=says):
+        ub.scan_csv(tmp_path, schema=schema)
+    with pytest.raises(PlanError, match=says):
+        ub.MemorySource(schema)
+
+
 @pytest.mark.parametrize("form", EVERY)
 def test_infer_schema_says_what_polars_says(folder: Path, form: FormatName) -> None:
     file = next((folder / form).iterdir())

@@ -19,6 +19,7 @@ from unbounded.ddl import schema_of_ddl
 from unbounded.errors import PlanError, UnsupportedOperationError, nearest
 from unbounded.frame import StreamFrame
 from unbounded.scan import scan_avro, scan_csv, scan_lines, scan_ndjson, scan_parquet, scan_rate
+from unbounded.sources.rows import schema_of
 from unbounded.spark_options import FORMATS, READING, understood
 
 __all__ = ["DataStreamReader", "read_stream"]
@@ -68,7 +69,7 @@ class DataStreamReader:
     def schema(self, schema: Mapping[str, Any] | str) -> DataStreamReader:
         """Columns and types: a `pl.Schema`, a dict, or a text in Spark's DDL (`"id INT, time TIMESTAMP"`)."""
         if isinstance(schema, Mapping):
-            return replace(self, _schema=pl.Schema(schema))
+            return replace(self, _schema=schema_of(schema))
         # Spark's own StructType, if somebody has one.
         text = schema if isinstance(schema, str) else getattr(schema, "simpleString", lambda: None)()
         if text is None:
