@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal, assert_series_equal
 
+import unbounded as ub
 from unbounded.errors import PlanError
 from unbounded.expressions import (
     canonical,
@@ -488,3 +489,10 @@ def test_canonical_texts_stay_as_they_were_written_to_checkpoints() -> None:
         'cast[dtype=literal["Float64"], expr=filter[by=(col("s") eq lit(scalar[string["x"]])), input=col("a")], '
         'options="Strict"]'
     )
+
+
+def test_a_misspelt_column_is_answered_without_names_of_our_own() -> None:
+    for verb in ("select", "group_by", "with_columns", "filter"):
+        with pytest.raises(pl.exceptions.ColumnNotFoundError, match='Did you mean "item"') as refused:
+            getattr(ub.scan_memory(ub.MemorySource({"item": pl.String})), verb)(pl.col("itm"))
+        assert "__" not in str(refused.value)

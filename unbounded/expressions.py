@@ -232,6 +232,8 @@ def why_not_rowwise(expr: pl.Expr, schema: Mapping[str, pl.DataType]) -> str | N
     `map_elements` is row-wise by contract, `map_batches` if it says is_elementwise=True.
     """
     for one in map(_without_holidays, expand(schema, [expr], {}, unnamed=True)):
+        if not columns_of(one) <= schema.keys():  # a misspelt one: Polars' own words, before a column of ours is there
+            pl.LazyFrame(schema=schema).select(one).collect_schema()
         read = columns_of(one) if columns_of(one) <= schema.keys() else schema.keys()
         frame = pl.LazyFrame(schema={**{name: schema[name] for name in read}, _KEEP: pl.Boolean()})
         if not _is_separable(one, frame):
