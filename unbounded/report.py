@@ -120,12 +120,16 @@ def _instant(milliseconds: int) -> str:
     return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+_ONE = "1 group stays open: it comes"
+
+
 def left_open(groups: int, watermark: int | None) -> str | None:
     """What to tell at the end of a run that leaves groups open."""
     if not groups:
         return None
     now = f"is at {_instant(watermark)}" if watermark is not None else "is not set yet"
+    they, end = (f"{groups:,} groups stay open: they come", "their ends") if groups > 1 else (_ONE, "its end")
     return (
-        f"{groups:,} groups stay open: they come out when later rows move the watermark, which {now}, past their ends. "
+        f"{they} out when later rows move the watermark, which {now}, past {end}. "
         "If no more rows will come, close them with trigger=ub.available_now(final=True)"
     )
