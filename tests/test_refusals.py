@@ -177,7 +177,14 @@ WRITTEN: dict[str, Case] = {
         lambda: frame().sink_memory(trigger="5s"),
         r"trigger=ub.processing_time\('5s'\)",
     ),
-    "trigger not called": (lambda: frame().sink_memory(trigger=ub.available_now), r"called"),
+    "trigger not called": (
+        lambda: frame().sink_memory(trigger=ub.available_now),
+        r"the function available_now.*trigger=ub\.available_now\(\)",
+    ),
+    "trigger of Spark's name": (
+        lambda: frame().sink_memory(trigger="availableNow"),
+        r"trigger is 'availableNow'\. Write trigger=.*ub\.available_now\(\)",
+    ),
     "option typo": (
         lambda: frame().sink_parquet("out", chekpoint="c"),
         r"no option 'chekpoint'; did you mean 'checkpoint'",

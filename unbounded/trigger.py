@@ -65,6 +65,11 @@ def checked(trigger: object) -> Trigger:
     """The trigger itself; PlanError for anything else, naming the function to call."""
     if isinstance(trigger, ProcessingTime | AvailableNow | Once):
         return trigger
+    called = "ub.processing_time('5s'), ub.available_now() or ub.once()"
+    if trigger in (processing_time, available_now, once):
+        raise PlanError(f"trigger is the function {trigger.__name__}. Write it called: trigger=ub.{trigger.__name__}()")
+    if isinstance(trigger, str) and not any(sign.isdigit() for sign in trigger):
+        raise PlanError(f"trigger is {trigger!r}. Write trigger={called}")
     if isinstance(trigger, str | timedelta):
         raise PlanError(f"trigger is {trigger!r}, which is a length. Write trigger=ub.processing_time({trigger!r})")
-    raise PlanError(f"trigger is {trigger!r}. Write ub.processing_time('5s'), ub.available_now() or ub.once(), called")
+    raise PlanError(f"trigger is {trigger!r}. Write trigger={called}")
