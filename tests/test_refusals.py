@@ -185,6 +185,11 @@ WRITTEN: dict[str, Case] = {
         lambda: frame().sink_memory(trigger="availableNow"),
         r"trigger is 'availableNow'\. Write trigger=.*ub\.available_now\(\)",
     ),
+    "half a name of an option": (
+        lambda: frame().sink_parquet("memory://out", mode="complete"),
+        r"no option 'mode'; did you mean 'output_mode'",
+    ),
+    "a short name of an option": (lambda: ub.scan_csv("x", sep=";"), r"'sep'; did you mean 'separator'"),  # type: ignore[call-arg]  # the point
     "option typo": (
         lambda: frame().sink_parquet("out", chekpoint="c"),
         r"no option 'chekpoint'; did you mean 'checkpoint'",

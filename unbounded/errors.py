@@ -159,4 +159,6 @@ class UnboundedStateWarning(UserWarning):
 def nearest(name: str, choices: Collection[str]) -> str:
     """A hint "; did you mean 'x'?" for a misspelt name, or nothing."""
     found = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
+    if not found and len(name) > 2:  # half a name: mode for output_mode, sep for separator
+        found = [choice for choice in sorted(choices) if choice.startswith(name) or choice.endswith(f"_{name}")]
     return f"; did you mean {found[0]!r}?" if found else ""
