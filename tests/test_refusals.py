@@ -190,6 +190,22 @@ WRITTEN: dict[str, Case] = {
         r"no option 'mode'; did you mean 'output_mode'",
     ),
     "a short name of an option": (lambda: ub.scan_csv("x", sep=";"), r"'sep'; did you mean 'separator'"),  # type: ignore[call-arg]  # the point
+    "watermark without a delay": (
+        lambda: ub.scan_memory(ub.MemorySource(SCHEMA), watermark="t"),  # type: ignore[arg-type]  # the point
+        r"watermark='t' is not a column and a delay\. Write watermark=\('t', '10m'\)",
+    ),
+    "a path is no source": (
+        lambda: ub.scan("sales/"),  # type: ignore[arg-type]  # the point
+        r"ub\.scan\('sales/'\): a str is no source.*ub\.scan_parquet\('sales/'\)",
+    ),
+    "half a source": (
+        lambda: ub.scan(Path),  # type: ignore[arg-type]  # the point
+        r"lacks acknowledge, default_name, .*schema.*help\(ub\.Source\)",
+    ),
+    "a path is no sink": (
+        lambda: frame().sink("out/"),
+        r"sink\('out/'\): a str is no sink.*sink_parquet\('out/', checkpoint=",
+    ),
     "option typo": (
         lambda: frame().sink_parquet("out", chekpoint="c"),
         r"no option 'chekpoint'; did you mean 'checkpoint'",

@@ -29,6 +29,7 @@ __all__ = [
     "Tidies",
     "Verifies",
     "WatermarkPolicy",
+    "lacking",
 ]
 
 Mode: TypeAlias = Literal["append", "update", "complete"]
@@ -210,3 +211,8 @@ class Tidies(Protocol):
 
     def tidy(self, committed: int) -> None:
         """Called in the background, never twice at once; everything up to batch `committed` is durable."""
+
+
+def lacking(connector: object, promise: type[Source] | type[Sink]) -> str:
+    """What a source or a sink must have and this one has not, named; "" if it has all."""
+    return ", ".join(sorted(name for name in vars(promise) if name[0] != "_" and not hasattr(connector, name)))

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias, Unpack
 
-from unbounded.connectors import Source
+from unbounded.connectors import Source, lacking
+from unbounded.errors import PlanError
 from unbounded.frame import StreamFrame
 from unbounded.plan import Scan
 from unbounded.sources.cleaning import Clean
@@ -66,8 +67,19 @@ def scan(
     A checkpoint is bound to the place its source had; `allow_source_change` lets this start read another place
     under the old name.
     """
+    if missing := lacking(source, Source):
+        read = f"ub.scan_parquet({source!r}), scan_csv, ..." if isinstance(source, str | os.PathLike) else "a Source"
+        raise PlanError(
+            f"ub.scan({source!r}): a {type(source).__name__} is no source; it lacks {missing}. Write {read}; a bounded "
+            "frame joins a stream with ub.concat; help(ub.Source) says what a source of your own must have"
+        )
     frame = StreamFrame(Scan(source, name or source.default_name, allow_source_change))
-    return frame if watermark is None else frame.with_watermark(*watermark)
+    if watermark is None:
+        return frame
+    if not isinstance(watermark, tuple | list) or len(watermark) != 2:
+        column = watermark if isinstance(watermark, str) else "time"
+        raise PlanError(f"watermark={watermark!r} is not a column and a delay. Write watermark=({column!r}, '10m')")
+    return frame.with_watermark(*watermark)
 
 
 def _scan_files(

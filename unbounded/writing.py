@@ -11,7 +11,7 @@ from typing import Any, Final, TypedDict, Unpack, cast
 
 import polars as pl
 
-from unbounded.connectors import Mode, Sink, WatermarkPolicy
+from unbounded.connectors import Mode, Sink, WatermarkPolicy, lacking
 from unbounded.errors import PlanError, UnknownOptionError, UnsupportedOperationError
 from unbounded.handle import StreamingQuery
 from unbounded.iteration import batches_of
@@ -129,6 +129,12 @@ class Writable:
         unknown = set(options) - set(_COMMON)
         if unknown:
             raise UnknownOptionError(min(unknown), "sink", _COMMON)
+        if missing := lacking(sink, Sink):
+            write = f"sink_parquet({sink!r}, checkpoint=...)" if isinstance(sink, str | os.PathLike) else "sink(a Sink)"
+            raise PlanError(
+                f"sink({sink!r}): a {type(sink).__name__} is no sink; it lacks {missing}. Write {write}, or for a "
+                "function foreach_batch(function); help(ub.Sink) says what a sink of your own must have"
+            )
         return start(
             self._plan,
             sink,
