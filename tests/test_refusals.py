@@ -206,6 +206,14 @@ WRITTEN: dict[str, Case] = {
         lambda: frame().sink("out/"),
         r"sink\('out/'\): a str is no sink.*sink_parquet\('out/', checkpoint=",
     ),
+    "windows without a watermark": (
+        lambda: frame().group_by_dynamic("t", every="5m").agg(pl.len()).sink_memory(),
+        r"windows of 't' never close.*ub\.with_watermark, 't', \"10m\"",
+    ),
+    "windows of numbers": (
+        lambda: frame().group_by_dynamic("v", every="5m"),
+        r"'v'\): the column is Int64.*Write .*cast\(pl\.Datetime",
+    ),
     "option typo": (
         lambda: frame().sink_parquet("out", chekpoint="c"),
         r"no option 'chekpoint'; did you mean 'checkpoint'",

@@ -110,7 +110,11 @@ def windows_of(
         raise PlanError(f"group_by_dynamic({index_column!s}): write the name of a column; there are: {there}")
     dtype = node.schema[column]
     if not (isinstance(dtype, pl.Datetime) or dtype == pl.Date):
-        raise PlanError(f"group_by_dynamic({column!r}): the column is {dtype}, and windows need Datetime or Date")
+        raise PlanError(
+            f"group_by_dynamic({column!r}): the column is {dtype}, and windows need Datetime or Date. Write "
+            f".with_columns(pl.col({column!r}).{'str.to_datetime()' if dtype == pl.String else 'cast(pl.Datetime)'}) "
+            "before it"
+        )
     _check_words(start_by, closed, label, column)
     length = polars_duration(every, "every")
     window = Window(

@@ -22,6 +22,7 @@ from unbounded.plan import (
     Whole,
     walk,
 )
+from unbounded.windows import Window
 
 __all__ = ["check", "may_repeat_keys", "reasons_against"]
 
@@ -135,6 +136,13 @@ def _stays_open(node: Aggregate | Keep) -> str | None:
         )
     if closing(node):
         return None
+    if isinstance(node.input, Window):
+        time = node.input.column
+        return (
+            f"append mode emits a group once, when it can no longer change, and windows of {time!r} never close, since "
+            f'no watermark reaches them. Declare one first, .pipe(ub.with_watermark, {time!r}, "10m"), or write with '
+            'output_mode="update"'
+        )
     keys = ", ".join(repr(name) for name in node.key_names)
     return (
         f"append mode emits a group once, when it can no longer change, and groups by {keys} never close. Group by a "
