@@ -1,22 +1,23 @@
 """Where do the records go that nobody could read, so that each is kept exactly once?
 
-A file is read in one batch, so what is bad in it is written under one name, known from the file alone: a batch that is
-run again writes nothing twice. It is staged, durably, before the batch reaches its sink, and comes into sight after the
-commit; a restart does that once more for the last batch.
+A file is read in one batch, so what is bad in it is written under one name, made of the file and of what is bad: a batch
+that is run again writes nothing twice, and two readers that judge a file differently do not hide each other's records.
+It is staged, durably, before the batch reaches its sink, and comes into sight after the commit; a restart does that
+once more for the last batch.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args
 
 import polars as pl
 
-from unbounded.errors import PlanError, UnsupportedOperationError
+from unbounded.errors import ConnectorError, PlanError, UnsupportedOperationError
 from unbounded.sources.folder import File, shown
 from unbounded.sources.reading import Format
 from unbounded.storage import Storage, digest, is_local, local_path, open_storage
@@ -42,26 +43,47 @@ class DeadLetters:
         self._url, self._options = os.fspath(url).rstrip("/"), storage_options
         self._kind = repr(columns)  # another query may find other records bad in the same file
 
-    def stage(self, file: File, path: str, bad: pl.DataFrame) -> None:
-        """Keep the bad records of a file durably, out of sight."""
-        content = io.BytesIO()
-        bad.select(pl.lit(path).alias("file"), pl.all()).write_parquet(content)
-        with suppress(FileExistsError):  # this batch ran before
-            self._staged.put(self._name(file), content.getvalue())
+    def stage(self, file: File, path: str, bad: pl.DataFrame) -> str:
+        """Keep the bad records of a file durably, out of sight; gives the name to publish."""
+        rows = io.BytesIO()
+        bad.select(pl.lit(path).alias("file"), pl.all()).write_parquet(rows)
+        content = rows.getvalue()
+        name = f"{self._stem(file)}{digest(content)}.parquet"
+        with self._explained("The batch was not committed"), suppress(FileExistsError):  # this batch ran before
+            self._staged.put(name, content)
+        return name
 
-    def publish(self, files: Sequence[File]) -> int:
-        """Let what was staged of these files be seen; gives how many records that are."""
-        staged = set(self._staged.names(""))
+    def staged(self, file: File) -> list[str]:
+        """What is staged of a file, whoever did it: for a restart, which cannot know what the last run found."""
+        stem = self._stem(file)
+        return [name for name in self._staged.names("") if name.startswith(stem)]
+
+    def publish(self, names: Iterable[str]) -> int:
+        """Let what was staged be seen; gives how many records that are."""
         count = 0
-        for name in (self._name(file) for file in files):
-            if name not in staged:
-                continue
-            content = self._staged.read(name)
-            with suppress(FileExistsError):  # a crash came before it was taken from the stage
-                self._shown.put(name, content)
-            self._staged.remove([name])
-            count += pl.scan_parquet(content).select(pl.len()).collect().item()
+        with self._explained("The batch is committed, and its bad records are kept, but not yet seen there"):
+            for name in names:
+                try:
+                    content = self._staged.read(name)
+                except FileNotFoundError:  # another query found the same records bad, and was first
+                    content = self._shown.read(name)
+                with suppress(FileExistsError):  # a crash came before it was taken from the stage
+                    self._shown.put(name, content)
+                self._staged.remove([name])
+                count += pl.scan_parquet(content).select(pl.len()).collect().item()
         return count
+
+    @contextmanager
+    def _explained(self, state: str) -> Iterator[None]:
+        """Say of an error of the disk or the store where it was, and what to do."""
+        try:
+            yield
+        except OSError as error:
+            raise ConnectorError(
+                f"records that cannot be read cannot be put into dead_letter_folder={self.location!r}: {error}. "
+                f"{state}. Make room, or give the rights to write there and in {self.location + _STAGED!r}, then start "
+                "the query again: it continues where it stopped"
+            ) from error
 
     @cached_property
     def _staged(self) -> Storage:
@@ -71,9 +93,9 @@ class DeadLetters:
     def _shown(self) -> Storage:
         return open_storage(self._url, self._options)
 
-    def _name(self, file: File) -> str:
-        stem = file.name.replace("/", "-")[-80:]
-        return f"{stem}-{digest(repr(file).encode(), self._kind.encode())}.parquet"
+    def _stem(self, file: File) -> str:
+        readable = file.name.replace("/", "-").encode()[-80:].decode(errors="ignore")  # a name has 255 bytes at most
+        return f"{readable}-{digest(repr(file).encode(), self._kind.encode())}-"
 
 
 def open_dead_letters(

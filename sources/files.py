@@ -142,6 +142,7 @@ class FileSource:
             form, columns, on_bad_record, dead_letter_folder, function=function, storage_options=storage_options
         )
         self._counts: dict[str, int] = {}
+        self._judged: dict[File, list[str]] = {}  # files of the batch, with what is staged of each
         self._refuse_overlap(function)
 
     def _refuse_overlap(self, function: str) -> None:
@@ -159,7 +160,7 @@ class FileSource:
     def fresh(self, *, units: int | None = None) -> FileSource:
         """The same source with an empty memory, for one run; `units` is another limit of files per trigger."""
         twin = copy(self)
-        twin._discovery, twin._counts = self._discover(), {}
+        twin._discovery, twin._counts, twin._judged = self._discover(), {}, {}
         if units is not None:
             twin._limits = Limits(units, self._limits.bytes)
         return twin
@@ -216,6 +217,7 @@ class FileSource:
 
     def _sifted(self, files: list[File], letters: DeadLetters) -> pl.LazyFrame:
         """The rows that can be read, collected: only whoever has read a record knows that it is good."""
+        self._judged = {file: [] for file in files}
         with suppress(*_UNREADABLE):
             return self._files.scan(files).collect().lazy()
         self._check_identity(files)  # a file that is gone is no bad record
@@ -225,7 +227,7 @@ class FileSource:
         with suppress(*_UNREADABLE):
             return self._files.scan([file]).collect()
         found = self._sift(file)
-        letters.stage(file, self._files.folder.path(file.name), found.bad)
+        self._judged[file] = [letters.stage(file, self._files.folder.path(file.name), found.bad)]
         return self._files.with_path(file, found.rows)
 
     def _sift(self, file: File) -> Sifted:
@@ -252,9 +254,14 @@ class FileSource:
     def acknowledge(self, until: Offset) -> None:
         """Show the bad records of the batch, and clean its files away, as far as that was asked for."""
         if self._letters is not None:
-            self._counts["bad_records"] = self._letters.publish(_files(until))
+            self._counts["bad_records"] = self._letters.publish(self._staged(_files(until), self._letters))
         if self._cleaner is not None:
             self._counts["not_cleaned"] = self._cleaner.clean(_files(until))
+
+    def _staged(self, files: list[File], letters: DeadLetters) -> list[str]:
+        """The names of what is bad in files: as this run found, or as is staged if an earlier run read them."""
+        found = (self._judged[file] if file in self._judged else letters.staged(file) for file in files)
+        return [name for names in found for name in names]
 
     def metrics(self) -> dict[str, Any]:
         """Files read, backlog in files and bytes, names of files that wait, names ignored by reason.

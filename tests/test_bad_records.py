@@ -225,6 +225,44 @@ def test_two_queries_that_share_a_folder_of_letters_keep_a_record_once(tmp_path:
     assert folder.bad_records() == [(3, b"q,y\n")]
 
 
+def test_two_queries_that_judge_a_file_differently_each_keep_what_they_found(tmp_path: Path) -> None:
+    text = b'a,b\n1,"x\nq,y"\nz,z\n'
+    assert Folder(tmp_path, "csv").put("1", text).rows() == [(1, "x\nq,y")]
+    other = Folder(tmp_path, "csv", quote_char=None)
+    assert other.rows() == [(1, '"x')]
+    assert sorted(other.bad_records()) == [(3, b'q,y"\n'), (4, b"z,z\n"), (4, b"z,z\n")]
+
+
+def test_a_record_that_is_good_when_the_batch_runs_again_is_no_letter(tmp_path: Path) -> None:
+    until = as_stored(spoilt(Folder(tmp_path, "csv")).latest(None, None, limited=True))
+    Folder(tmp_path, "csv").open().read(None, until)
+    mended = Folder(tmp_path, "csv", null_values=["q"])
+    source = mended.open()
+    assert source.read(None, until).collect().rows() == [(1, "x"), (None, "y")]
+    source.acknowledge(until)
+    assert mended.bad_records() == []
+    assert source.metrics()["bad_records"] == 0
+
+
+def test_the_letters_of_a_file_with_the_longest_name_are_kept(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, "csv").put("\N{GRINNING FACE}" * 63, b"a,b\nq,y\n")
+    assert folder.rows() == []
+    assert folder.bad_records() == [(2, b"q,y\n")]
+
+
+@pytest.mark.parametrize(("taken", "state"), [("bad._unbounded", "was not committed"), ("bad", "is committed")])
+def test_letters_that_cannot_be_written_say_where_and_whether_the_batch_is_committed(
+    tmp_path: Path, taken: str, state: str
+) -> None:
+    folder = Folder(tmp_path, "csv").put("1", b"a,b\n1,x\nq,y\n")
+    (tmp_path / taken).write_bytes(b"a file, where a folder should be")
+    with pytest.raises(ub.ConnectorError, match=rf"dead_letter_folder=.*Not a directory.*{state}.*continues"):
+        folder.rows()
+    (tmp_path / taken).unlink()
+    assert folder.rows() == [(1, "x")]
+    assert folder.bad_records() == [(3, b"q,y\n")]
+
+
 def test_a_query_reports_and_survives_bad_records(tmp_path: Path) -> None:
     folder = Folder(tmp_path, "ndjson")
     folder.put("1", b'{"a":1}\nno\n').put("2", b'{"a":2}\n{"a":"no"}\nno\n')
