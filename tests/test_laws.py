@@ -486,6 +486,22 @@ def test_a_join_above_an_update_aggregate_that_repeats_a_key_is_an_error_and_not
         story.add([{"k": "a"}]).run()
 
 
+@pytest.mark.parametrize("by", [{"on": "k"}, {"left_on": "k", "right_on": "key"}])
+def test_an_update_keeps_the_key_by_which_it_looks_rows_up(by: dict[str, str]) -> None:
+    names = pl.DataFrame({by.get("right_on", "k"): ["a"], "len": [7]}, schema_overrides={"len": pl.get_index_type()})
+    story = Story(lambda f: f.group_by("k").len().update(names, **by), {"k": pl.String}, mode="update")
+    rows = [{"k": "a"}, {"k": "b"}]
+    story.add(rows).run().add(rows).run().expect([("a", 7), ("b", 2)])
+
+
+def test_an_update_that_overwrites_a_key_of_the_table_is_refused() -> None:
+    other = pl.DataFrame({"key": ["a"], "k": ["z"]})
+    with pytest.raises(ub.PlanError, match="key column 'k' of the aggregate is dropped or computed anew"):
+        Story(
+            lambda f: f.group_by("k").len().update(other, left_on="k", right_on="key"), {"k": pl.String}, mode="update"
+        )
+
+
 def test_a_sink_that_keeps_no_table_gets_every_row_that_a_join_makes_of_a_group() -> None:
     names, written = pl.DataFrame({"k": ["a", "a"], "name": ["Ann", "Anna"]}), list[Any]()
     frame = ub.scan_memory(feed := ub.MemorySource({"k": pl.String})).group_by("k").len().join(names, on="k")

@@ -153,7 +153,11 @@ def _(node: Aggregate) -> dict[str, Clock]:
 
 def _updated(node: Lookup) -> set[str]:
     """The columns of the stream that the bounded table overwrites."""
-    return set(node.left.schema) & set(node.right.schema) if node.verb == "update" else set()
+    if node.verb != "update":
+        return set()
+    on = node.options["on"] or node.options["right_on"]
+    keys = {on} if isinstance(on, str) else set(on)
+    return set(node.left.schema) & (set(node.right.schema) - keys)
 
 
 def closing(node: Aggregate) -> dict[str, Clock]:
