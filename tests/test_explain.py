@@ -79,6 +79,11 @@ EXPLAINED: dict[str, tuple[Callable[[], ub.StreamFrame], Any, str]] = {
         r"bounded by the watermark\n.*one row per group and distinct value of 'v'",
     ),
     "a number": (lambda: frame().head(3), None, r"slice-1\n  state:   one number"),
+    "options that are expressions": (
+        lambda: frame().group_by("k").len().sort("len", pl.col("k").str.len_bytes()),
+        "complete",
+        r'sort by=\[col\("len"\), col\("k"\)\.str\.len_bytes\(\)\], descending=False',
+    ),
     "a few rows": (lambda: frame().tail(3), None, r"in complete mode.*the rows of the answer, 3 at most"),
     "rows that wait": (
         lambda: marked().merge_sorted(ub.scan_memory(ub.MemorySource(SCHEMA)).with_watermark("t", "2h"), "t"),

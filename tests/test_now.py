@@ -175,4 +175,8 @@ def test_it_is_the_same_expression_whenever_it_is_written(make: Any) -> None:
 
 
 def test_the_plan_shows_it_by_name() -> None:
-    assert "current_timestamp()" in stamped(ub.scan_memory(ub.MemorySource(EVENTS))).explain()
+    events = ub.scan_memory(ub.MemorySource(EVENTS))
+    assert "current_timestamp()" in stamped(events).explain()
+    assert (
+        'filter [(current_timestamp()) > (col("t"))]' in events.filter(ub.current_timestamp() > pl.col("t")).explain()
+    )

@@ -22,7 +22,9 @@ T = TypeVar("T")
 
 _MARK = "__current_timestamp__"
 _DTYPE = pl.Datetime("us", "UTC")
-_SHOWN = re.compile(rf'\S+ \S+ UTC\.alias\("{_MARK}"\)\.strict_cast\([^()]*\([^()]*\)\)\.alias\("current_timestamp"\)')
+_SHOWN = re.compile(
+    rf'[-\d]+ [:.\d]+ UTC\.alias\("{_MARK}"\)\.strict_cast\([^()]*\([^()]*\)\)\.alias\("current_timestamp"\)'
+)
 
 
 def current_timestamp() -> pl.Expr:

@@ -60,7 +60,7 @@ def _title(node: Node) -> str:
         case Step() if node.exprs:
             return f"{node.verb} {', '.join(_written(expr) for expr in node.exprs)}"
         case Verb():
-            options = (f"{name}={value!r}" for name, value in node.options.items() if value is not None)
+            options = (f"{name}={_shown(value)}" for name, value in node.options.items() if value is not None)
             return f"{node.verb} {', '.join(options)}".rstrip()
         case Unique():
             return f"unique by {', '.join(map(repr, node.subset))}"
@@ -81,6 +81,12 @@ def _title(node: Node) -> str:
         case Aggregate():
             return f"group by {', '.join(repr(name) for name in node.key_names if name != LABEL) or 'window'}"
     return type(node).__name__.lower()
+
+
+def _shown(option: object) -> str:
+    if isinstance(option, list) and any(isinstance(one, pl.Expr) for one in option):
+        return f"[{', '.join(map(_shown, option))}]"
+    return _written(option) if isinstance(option, pl.Expr) else repr(option)
 
 
 def _written(expr: pl.Expr) -> str:
