@@ -486,6 +486,14 @@ def test_a_join_above_an_update_aggregate_that_repeats_a_key_is_an_error_and_not
         story.add([{"k": "a"}]).run()
 
 
+def test_several_rows_of_a_group_are_for_complete_mode() -> None:
+    rows = [{"k": "a", "v": 1}, {"k": "a", "v": 2}]
+    schema = {"k": pl.String, "v": pl.Int64}
+    Story(lambda f: f.group_by("k").head(2), schema, mode="complete").add(rows).expect([("a", 1), ("a", 2)])
+    with pytest.raises(ub.PlanError, match=r'head\(\) or tail\(\) of groups.* write with output_mode="complete"'):
+        Story(lambda f: f.group_by("k").head(2), schema, mode="update").add(rows).run()
+
+
 @pytest.mark.parametrize("by", [{"on": "k"}, {"left_on": "k", "right_on": "key"}])
 def test_an_update_keeps_the_key_by_which_it_looks_rows_up(by: dict[str, str]) -> None:
     names = pl.DataFrame({by.get("right_on", "k"): ["a"], "len": [7]}, schema_overrides={"len": pl.get_index_type()})
