@@ -104,8 +104,8 @@ class StreamFrame(Joinable, NamesOfFrames, Positional, Reducible, SparkWritable,
 
     def drop(self, *columns: ColumnNameOrSelector | Iterable[ColumnNameOrSelector], strict: bool = True) -> StreamFrame:
         """Leave out columns."""
-        gone = pl.LazyFrame(schema=self._plan.schema).drop(*columns, strict=strict).collect_schema().names()
-        return self._step("select", tuple(pl.col(name) for name in gone))
+        kept = pl.LazyFrame(schema=self._plan.schema).drop(*columns, strict=strict).collect_schema().names()
+        return self._step("select", tuple(pl.col(name) for name in kept))
 
     def cast(self, dtypes: Any, *, strict: bool = True) -> StreamFrame:
         """Change the types of columns."""
