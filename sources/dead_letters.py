@@ -1,9 +1,9 @@
 """Where do the records go that nobody could read, so that each is kept exactly once?
 
-A file is read in one batch, so what is bad in it is written under one name, made of the file and of what is bad: a batch
-that is run again writes nothing twice, and two readers that judge a file differently do not hide each other's records.
-It is staged, durably, before the batch reaches its sink, and comes into sight after the commit; a restart does that
-once more for the last batch.
+A file is read in one batch, so what is bad in it is written under one name, made of the file and of what is bad: a
+batch that is run again writes nothing twice, and two readers that judge a file differently do not hide each other's
+records. It is staged, durably, before the batch reaches its sink, and comes into sight after the commit; a restart
+does that once more for the last batch.
 """
 
 from __future__ import annotations

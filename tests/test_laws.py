@@ -490,8 +490,8 @@ def test_several_rows_of_a_group_are_for_complete_mode() -> None:
     rows = [{"k": "a", "v": 1}, {"k": "a", "v": 2}]
     schema = {"k": pl.String, "v": pl.Int64}
     Story(lambda f: f.group_by("k").head(2), schema, mode="complete").add(rows).expect([("a", 1), ("a", 2)])
-    with pytest.raises(ub.PlanError, match=r'head\(\) or tail\(\) of groups.* write with output_mode="complete"'):
-        Story(lambda f: f.group_by("k").head(2), schema, mode="update").add(rows).run()
+    with pytest.raises(ub.PlanError, match=r'head\(\) and tail\(\) of groups.* with output_mode="complete"'):
+        Story(lambda f: f.group_by("k").head(2), schema, mode="update")
 
 
 @pytest.mark.parametrize("by", [{"on": "k"}, {"left_on": "k", "right_on": "key"}])

@@ -310,9 +310,9 @@ class Flow:
         key = list(self.key)
         if self._by_key and may_repeat_keys(self.plan) and answer.select(key).is_duplicated().any():
             raise PlanError(
-                "update mode keeps one row per key, and a join, an explode, or head() or tail() of groups made several rows "
-                f"of one key ({', '.join(key)}). Join or explode before the aggregate, make the right side unique, or "
-                'write with output_mode="complete"'
+                "update mode keeps one row per key, and a join above the aggregate made several rows of one key "
+                f"({', '.join(key)}). Join before the aggregate, make the right side unique, or write with "
+                'output_mode="complete"'
             )
         if touched is None:
             return answer.select(key).clear()

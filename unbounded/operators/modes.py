@@ -235,9 +235,9 @@ def _topmost(node: Node) -> Aggregate | None:
 
 
 def may_repeat_keys(node: Node) -> bool:
-    """Whether a step above the topmost aggregate can make several rows of one key."""
+    """Whether a join above the topmost aggregate can make several rows of one key; other steps were refused."""
     while not isinstance(node, Aggregate) and node.inputs:
-        if len(node.inputs) == 2 or (isinstance(node, Step) and node.verb in _REPEATING):
+        if len(node.inputs) == 2:
             return True
         node = node.inputs[0]
     return False
