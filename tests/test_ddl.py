@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 import unbounded as ub
-from unbounded.ddl import schema_of_ddl
+from unbounded.spark.ddl import schema_of_ddl
 
 READ: dict[str, dict[str, Any]] = {
     "id INT, name STRING": {"id": pl.Int32, "name": pl.String},

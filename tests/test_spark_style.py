@@ -14,8 +14,8 @@ import polars as pl
 import pytest
 
 import unbounded as ub
-from unbounded.spark_names import LINES_OF_FRAMES, LINES_OF_GROUPS, NOTHING_LIKE_IT
-from unbounded.spark_options import READING, WRITING, Options, understood
+from unbounded.spark.names import LINES_OF_FRAMES, LINES_OF_GROUPS, NOTHING_LIKE_IT
+from unbounded.spark.options import READING, WRITING, Options, understood
 
 SCHEMA: dict[str, Any] = {
     "k": pl.String,

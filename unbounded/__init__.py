@@ -50,8 +50,8 @@ from unbounded.scan import (
 from unbounded.sinks.reading import read_sink, verify
 from unbounded.sources.bounded import BoundedSource
 from unbounded.sources.memory import MemorySource
-from unbounded.spark_style import DataStreamReader, read_stream
-from unbounded.spark_writing import DataStreamWriter
+from unbounded.spark.reading import DataStreamReader, read_stream
+from unbounded.spark.writing import DataStreamWriter
 from unbounded.trigger import Trigger, available_now, once, processing_time
 from unbounded.unified import FrameT, concat, with_watermark
 

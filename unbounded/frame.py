@@ -19,8 +19,8 @@ from unbounded.plan import Aggregate, Node, Step
 from unbounded.positions import Positional
 from unbounded.reductions import Reducible
 from unbounded.refusals import REFUSED, refusal
-from unbounded.spark_names import NamesOfFrames
-from unbounded.spark_writing import SparkWritable
+from unbounded.spark.names import NamesOfFrames
+from unbounded.spark.writing import SparkWritable
 from unbounded.viewing import Viewable
 from unbounded.watermarks import watermarked
 from unbounded.windows import LABEL, Closed, windows_of

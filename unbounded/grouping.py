@@ -14,7 +14,7 @@ from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import expand
 from unbounded.plan import Aggregate, Node, Step
 from unbounded.refusals import REFUSED_OF_GROUPS, refusal
-from unbounded.spark_names import NamesOfGroups
+from unbounded.spark.names import NamesOfGroups
 from unbounded.trees import Tree, expression, rewrite, tree_of
 from unbounded.windows import LABEL
 

@@ -22,7 +22,7 @@ from unbounded.handle import StreamingQuery
 from unbounded.plan import Node
 from unbounded.progress import Listener, LiveLine
 from unbounded.query import MicroBatches
-from unbounded.spark_listener import SparkListener, as_listener
+from unbounded.spark.listener import SparkListener, as_listener
 from unbounded.storage import open_storage
 from unbounded.trigger import AvailableNow, Once, Trigger, checked
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
-from unbounded.ddl import schema_of_ddl
 from unbounded.errors import PlanError, UnknownOptionError, UnsupportedOperationError
+from unbounded.spark.ddl import schema_of_ddl
 
 __all__ = ["FORMATS", "READING", "WRITING", "Option", "Options", "understood"]
 

@@ -20,7 +20,7 @@ from unbounded.sinks.console import ConsoleSink
 from unbounded.sinks.each_batch import EachBatchSink
 from unbounded.sinks.files import FileSink
 from unbounded.sinks.memory import MemorySink
-from unbounded.spark_options import FORMATS, WRITING, understood
+from unbounded.spark.options import FORMATS, WRITING, understood
 from unbounded.trigger import Trigger, available_now, once, processing_time
 from unbounded.writing import SinkOptions
 

@@ -15,12 +15,12 @@ from typing import Any, Final, NoReturn
 
 import polars as pl
 
-from unbounded.ddl import schema_of_ddl
 from unbounded.errors import PlanError, UnsupportedOperationError, nearest
 from unbounded.frame import StreamFrame
 from unbounded.scan import scan_avro, scan_csv, scan_lines, scan_ndjson, scan_parquet, scan_rate
 from unbounded.sources.rows import schema_of
-from unbounded.spark_options import FORMATS, READING, understood
+from unbounded.spark.ddl import schema_of_ddl
+from unbounded.spark.options import FORMATS, READING, understood
 
 __all__ = ["DataStreamReader", "read_stream"]
 
