@@ -146,12 +146,8 @@ class FileSource:
         self._refuse_overlap(function)
 
     def _refuse_overlap(self, function: str) -> None:
-        places = {
-            "archive_folder": self._cleaner.archive if self._cleaner else None,
-            "dead_letter_folder": self._letters.location if self._letters else None,
-        }
-        for option, place in places.items():
-            if place is not None and self.covers(place):
+        for option, place in self.places_aside.items():
+            if self.covers(place):
                 raise PlanError(
                     f"{function}({option}={place!r}) lies in what is scanned, {self._description}, so what is put "
                     "there would be read as input. Write a folder outside of it"
@@ -191,6 +187,15 @@ class FileSource:
     def covers(self, location: str) -> bool:
         """Whether a file in this folder, or below it, could be one of those that are read."""
         return self._files.folder.covers(location)
+
+    @property
+    def places_aside(self) -> dict[str, str]:
+        """The folders of files that were read and of records that nobody could read, as far as there are any."""
+        places = {
+            "archive_folder": self._cleaner.archive if self._cleaner else None,
+            "dead_letter_folder": self._letters.location if self._letters else None,
+        }
+        return {option: place for option, place in places.items() if place is not None}
 
     def end(self) -> Offset | None:
         number = self._discovery.freeze()

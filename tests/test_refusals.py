@@ -472,6 +472,29 @@ def test_a_query_may_not_read_what_it_writes(tmp_path: Path) -> None:
         frame.sink_parquet(tmp_path / "out", checkpoint=tmp_path / "in" / "ckpt", trigger=ub.available_now())
 
 
+@pytest.mark.parametrize("place", ["out", "out/read", "ckpt"])
+def test_what_a_source_puts_aside_may_not_lie_in_what_the_query_writes(tmp_path: Path, place: str) -> None:
+    (tmp_path / "in").mkdir()
+    choices: list[Any] = [
+        {"clean_source": "archive", "archive_folder": tmp_path / place},
+        {"on_bad_record": "dead_letter", "dead_letter_folder": tmp_path / place},
+    ]
+    for options in choices:
+        frame = ub.scan_csv(tmp_path / "in", schema={"a": pl.Int64}, **options)
+        with pytest.raises(ub.PlanError, match=r"_folder of source 'in', .* lie in one another.*side by side"):
+            frame.sink_parquet(tmp_path / "out", checkpoint=tmp_path / "ckpt", trigger=ub.available_now())
+
+
+def test_what_a_source_puts_aside_may_not_be_read_by_another(tmp_path: Path) -> None:
+    for name in ("in", "late"):
+        (tmp_path / name).mkdir()
+    columns: Any = {"schema": {"a": pl.Int64}}
+    moved = ub.scan_csv(tmp_path / "in", clean_source="archive", archive_folder=tmp_path / "late", **columns)
+    frame = ub.concat([moved, ub.scan_csv(tmp_path / "late", **columns)])
+    with pytest.raises(ub.PlanError, match=r"archive_folder of source 'in', .*late lies in what source 'late' reads"):
+        frame.sink_parquet(tmp_path / "out", checkpoint=tmp_path / "ckpt", trigger=ub.available_now())
+
+
 def test_an_input_is_not_ended_while_a_file_waits(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "1.csv").write_text("a\n1\n")

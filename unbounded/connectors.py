@@ -22,6 +22,7 @@ __all__ = [
     "Located",
     "Mode",
     "Offset",
+    "PutsAside",
     "Receipt",
     "Remembers",
     "Sink",
@@ -144,6 +145,15 @@ class Covers(Protocol):
 
     def covers(self, location: str) -> bool:
         """Whether what is written to this absolute path or URL would be read as input."""
+
+
+@runtime_checkable
+class PutsAside(Protocol):
+    """A source that moves what was read, or what nobody could read, to places of its own."""
+
+    @property
+    def places_aside(self) -> Mapping[str, str]:
+        """Absolute paths or URLs by the option that names them; empty if it leaves everything where it is."""
 
 
 @runtime_checkable

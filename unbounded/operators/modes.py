@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from unbounded.connectors import Covers, Located, Mode, Sink
+from unbounded.connectors import Covers, Located, Mode, PutsAside, Sink
 from unbounded.errors import PlanError
 from unbounded.lineage import closing, is_whole, table_key
 from unbounded.now import tells_time
@@ -211,9 +211,22 @@ def _loops(plan: Node, sink: Sink, checkpoint: str) -> Iterator[str]:
             f"the checkpoint {checkpoint} and the output {sink.location} lie in one another, and readers of the output "
             "would read the checkpoint. Choose two places side by side"
         )
+    aside = {
+        f"{option} of source {node.name!r},": place
+        for node in walk(plan)
+        if isinstance(node, Scan) and isinstance(node.source, PutsAside)
+        for option, place in node.source.places_aside.items()
+    }
+    for option, place in aside.items():
+        for what, other in written.items():
+            if _one_in_the_other(place.rstrip("/"), other.rstrip("/")):
+                yield (
+                    f"{option} {place} and {what} {other} lie in one another, and whoever reads one of them would find "
+                    "files of the other. Choose two places side by side"
+                )
     for node in walk(plan):
         if isinstance(node, Scan) and isinstance(node.source, Covers):
-            for what, place in written.items():
+            for what, place in {**written, **aside}.items():
                 if node.source.covers(place):
                     yield (
                         f"{what} {place} lies in what source {node.name!r} reads ({node.source.description}), so the "
