@@ -140,7 +140,13 @@ class GeneratorSource:
     def _pieces(self, since: Offset | None, bound: Any) -> Iterator[tuple[pl.DataFrame, Any]]:
         """What the function gives between two of its offsets, checked piece by piece."""
         before = None if since is None else since["at"]
-        for piece in self._function(before, bound):
+        pieces = self._function(before, bound)
+        if not isinstance(pieces, Iterable):
+            raise ConnectorError(
+                f"{self._label}() gave {str(pieces)[:200]}, and not pieces of rows one after another. Write "
+                "`yield rows, offset` for each; a function that yields nothing says that nothing is there"
+            )
+        for piece in pieces:
             if not isinstance(piece, tuple) or len(piece) != 2:
                 raise ConnectorError(
                     f"{self._label}() gave {str(piece)[:200]}, and not a pair of rows and an offset. Write "

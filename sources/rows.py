@@ -56,8 +56,11 @@ def fitting(rows: Rows, schema: pl.Schema) -> pl.DataFrame:
             frame = rows
         case Mapping():
             frame = _from_columns(rows, schema)
-        case _:
+        case Sequence() if all(isinstance(row, Mapping) for row in rows):
             frame = _from_rows(rows, schema)
+        case _:
+            what = f"{type(rows).__name__} is no table. Give a pl.DataFrame, a list of dicts or a dict of columns"
+            raise SchemaMismatchError(f"the rows do not fit {dict(schema)}: {what}")
     missing = [f"column {name!r} is missing" for name in schema if name not in frame.schema]
     extra = [f"column {name!r} is not expected" for name in frame.schema if name not in schema]
     other = [

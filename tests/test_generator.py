@@ -79,6 +79,10 @@ PIECES: dict[str, tuple[Any, type[Exception], str]] = {
     "an offset that is no JSON": ([({"n": [1]}, object())], ConnectorError, r"which is no JSON value"),
     "an offset twice": ([({"n": [1]}, 1), ({"n": [2]}, 1)], ConnectorError, r"the offset 1 twice in a row"),
     "another type": ([({"n": ["a"]}, 1)], SchemaMismatchError, r"at offset 1 of .*do not fit"),
+    "nothing at all": (None, ConnectorError, r"gave None, and not pieces of rows.*`yield rows, offset`"),
+    "a lazy frame": ([(pl.LazyFrame({"n": [1]}), 1)], SchemaMismatchError, r"LazyFrame is no table. Give a pl.DataFr"),
+    "no rows but a number": ([(5, 1)], SchemaMismatchError, r"at offset 1 of .*int is no table"),
+    "tuples": ([([(1,), (2,)], 1)], SchemaMismatchError, r"a list of dicts"),
     "another column": ([({"m": [1]}, 1)], SchemaMismatchError, r"column 'n' is missing"),
 }
 
