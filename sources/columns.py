@@ -50,8 +50,9 @@ class Files:
         """One scan over files: by name on the local disk, by their bytes, which are read now, from elsewhere."""
         local = isinstance(self.folder, LocalFolder)
         from_path = self.from_path.schema.names()
+        knows_hive = self.form.knows_hive and all(self._hive.is_plain(self.folder.path(file.name)) for file in files)
         by_polars = FromPath(
-            self.from_path.hive if local and self.form.knows_hive else pl.Schema(),
+            self.from_path.hive if local and knows_hive else pl.Schema(),
             self.from_path.path if local and self.form.knows_paths else None,
         )
         if by_polars == self.from_path:

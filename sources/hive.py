@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from functools import lru_cache
 from urllib.parse import unquote
 
@@ -21,13 +22,28 @@ class HivePaths:
     def __init__(self, schema: pl.Schema) -> None:
         self.schema = schema
         self._values = lru_cache(maxsize=1024)(self._parsed)
+        self._is_plain = lru_cache(maxsize=1024)(self._all_plain)
 
     def values(self, path: str) -> pl.DataFrame:
         """One row with the columns of `schema`. SchemaMismatchError for a path without one, or with another type."""
         return self._values(path.rpartition("/")[0])
 
+    def is_plain(self, path: str) -> bool:
+        """Whether Polars takes the same values from a path: it passes over `k=a=b`, and fails where `k` comes twice."""
+        return self._is_plain(path.rpartition("/")[0])
+
+    def _all_plain(self, folder: str) -> bool:
+        parts = [part for part in folder.split("/") if part.partition("=")[0] in self.schema]
+        return len({part.partition("=")[0] for part in parts}) == len(parts) and all(p.count("=") == 1 for p in parts)
+
     def _parsed(self, folder: str) -> pl.DataFrame:
-        found = _parts(folder)
+        try:
+            found = _parts(folder, self.schema)
+        except UnicodeDecodeError as error:
+            raise SchemaMismatchError(
+                f"a part of the path {shown(folder)} is no UTF-8 when its %-escapes are read: {error}. Rename the "
+                "folder, or choose the others with a glob"
+            ) from error
         missing = [name for name in self.schema if name not in found]
         if missing:
             raise SchemaMismatchError(
@@ -48,7 +64,8 @@ class HivePaths:
 
 def guessed(path: str, function: str, *, dates: bool) -> pl.Schema:
     """The columns of the parts of one path, with the types that Polars guesses; PlanError if there are none."""
-    found = _parts(path.rpartition("/")[0])
+    folder = path.rpartition("/")[0]
+    found = _parts(folder, [part.partition("=")[0] for part in folder.split("/") if part[:1] != "="])
     if not found:
         raise PlanError(
             f"{function}(hive_partitioning=True), but the path {shown(path)} has no part like 'year=2024'. Leave the "
@@ -59,10 +76,14 @@ def guessed(path: str, function: str, *, dates: bool) -> pl.Schema:
     return rows.schema
 
 
-def _parts(folder: str) -> dict[str, str | None]:
-    """Name and value of each part like `name=value`."""
+def _parts(folder: str, wanted: Container[str]) -> dict[str, str | None]:
+    """Name and value of each part like `name=value` whose name is wanted."""
     pairs = (part.partition("=") for part in folder.split("/"))
-    return {name: None if value == _NULL else unquote(value) for name, equals, value in pairs if equals and name}
+    return {
+        name: None if value == _NULL else unquote(value, errors="strict")
+        for name, equals, value in pairs
+        if equals and name in wanted
+    }
 
 
 def _quoted(value: str | None) -> str:

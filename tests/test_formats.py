@@ -302,3 +302,23 @@ def test_ndjson_has_the_keys_that_each_line_has(tmp_path: Path, option: str, how
     options: Any = {option: how}
     with pytest.raises(PlanError, match=rf"scan_ndjson\({option}='{how}'\): each line has its own keys"):
         FileSource(tmp_path, "ndjson", schema=SCHEMA, **options)
+
+
+@pytest.mark.parametrize("form", ["parquet", "ipc", "csv"])
+@pytest.mark.parametrize("folder", ["k=a=b", "k=x/k=a=b", "k=a%3Db"])
+def test_a_folder_has_its_value_however_its_name_is_spelt(tmp_path: Path, form: FormatName, folder: str) -> None:
+    (tmp_path / folder).mkdir(parents=True)
+    rows = pl.DataFrame({"x": [1]})
+    getattr(rows, f"write_{form}")(tmp_path / folder / "1")
+    source = FileSource(tmp_path, form, schema=rows.schema, recursive=True, hive_schema={"k": pl.String})
+    assert source.read(None, source.latest(None, None, limited=True)).collect().rows() == [(1, "a=b")]
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_a_folder_whose_name_is_no_text_is_refused(tmp_path: Path, form: FormatName) -> None:
+    (tmp_path / "k=%ff").mkdir()
+    rows = pl.DataFrame({"x": [1]})
+    getattr(rows, f"write_{form}")(tmp_path / "k=%ff" / "1")
+    source = FileSource(tmp_path, form, schema=rows.schema, recursive=True, hive_schema={"k": pl.String})
+    with pytest.raises(SchemaMismatchError, match=r"k=%ff is no UTF-8.*Rename the folder"):
+        source.latest(None, None, limited=True)
