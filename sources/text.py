@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -62,7 +63,12 @@ class Csv:
     def begun(self, text: bytes, columns: pl.Schema) -> tuple[TextFormat, bytes, int]:
         if not self.options.get("has_header", True):
             # With a header of its own: else Polars counts the columns in the first record, whichever that is.
-            return Csv({**self.options, "has_header": True}), self._header(columns), 0
+            # The mark of UTF-8 is passed over where a text begins, and would be a part of a value behind that header.
+            return (
+                Csv({**self.options, "has_header": True}),
+                self._header(columns),
+                len(BOM_UTF8) * text.startswith(BOM_UTF8),
+            )
         comment = str(self.options.get("comment_prefix") or "\n").encode()
         for record in self.record.finditer(text):
             if record.group().strip() and not record.group().startswith(comment):

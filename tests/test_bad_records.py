@@ -116,6 +116,7 @@ def test_a_line_that_is_not_utf8_is_a_bad_record(tmp_path: Path) -> None:
     [
         ({"has_header": False}, b"1,x\nq,y\n3\n", [(1, "x"), (3, None)], [(2, b"q,y\n")]),
         ({"has_header": False}, b"q\n1,x\n", [(1, "x")], [(1, b"q\n")]),
+        ({"has_header": False}, b"\xef\xbb\xbf1,x\nq,y\n", [(1, "x")], [(2, b"q,y\n")]),
         ({"separator": ";", "quote_char": "'"}, b"a;b\n1;'x;\n'\nq;y\n", [(1, "x;\n")], [(4, b"q;y\n")]),
         ({"quote_char": None}, b'a,b\n1,"x\nq,y\n', [(1, '"x')], [(3, b"q,y\n")]),
         ({"eol_char": ";"}, b"a,b;1,x;q,y;", [(1, "x")], [(1, b"q,y;")]),
