@@ -72,7 +72,8 @@ class _LocalCleaner:
         return os.path.join(self.archive, file.name)
 
     def _keep(self, file: File) -> None:
-        source, target = self._folder.path(file.name), self._target(file)
+        # The file behind a symbolic link: a link that is relative would point elsewhere from the archive.
+        source, target = os.path.realpath(self._folder.path(file.name)), self._target(file)
         make_folder(os.path.dirname(target))
         for name in (target, f"{target}.{_mark(file)}"):  # the second where another file was archived under this name
             try:

@@ -6,6 +6,7 @@ other place, where fsspec's listing gives both at once. Names are relative to th
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -131,7 +132,7 @@ class LocalFolder:
         with entries:
             for entry in entries:
                 name = (*above, entry.name)
-                inside = entry.is_dir(follow_symlinks=follow)
+                inside = _is_folder(entry, follow_symlinks=follow)
                 if not (self.pattern.enters(name) if inside else self.pattern.matches(name)):
                     continue
                 reason = why_ignored(entry.name)
@@ -153,8 +154,10 @@ class LocalFolder:
     def stat(self, name: str) -> File | None:
         try:
             return _local_file(name, os.stat(self.path(name)))
-        except FileNotFoundError:
-            return None
+        except OSError as error:
+            if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ELOOP:
+                return None  # a link to nowhere or to itself is no file
+            raise ConnectorError(f"cannot read {self.path(name)}: {error.strerror}. Grant it, or move it") from error
 
     def glimpse(self, name: str, *, head: int, tail: int) -> Glimpse | None:
         try:
@@ -178,6 +181,13 @@ class LocalFolder:
             return Path(self.path(name)).read_bytes()
         except FileNotFoundError:
             return None
+
+
+def _is_folder(entry: os.DirEntry[str], *, follow_symlinks: bool) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=follow_symlinks)
+    except OSError:  # a link to itself, or into a folder that may not be entered: `stat` says of it what it is
+        return False
 
 
 def _local_file(name: str, status: os.stat_result) -> File | None:

@@ -130,6 +130,16 @@ def test_a_crash_between_the_two_names_leaves_one(here: Place, monkeypatch: pyte
     assert here.names() == ["read/a"]
 
 
+def test_of_a_symbolic_link_the_file_behind_it_is_archived(here: Place) -> None:
+    here.put("data/a")
+    Path(here.root, "in/a").symlink_to("../data/a")
+    options: Any = {"archive_folder": f"{here.root}/read/deep"}
+    source = here.open("archive", **options)
+    source.acknowledge(read(source))
+    assert not Path(here.root, "in/a").is_symlink()
+    assert Path(here.root, "read/deep/a").read_bytes() == b"x\n1\n"
+
+
 def test_an_archive_on_another_disk_is_copied_to(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     here.put("in/a")
     source = here.open("archive")

@@ -679,3 +679,12 @@ def test_a_query_over_files_gives_what_polars_gives_over_all_of_them(place: Plac
     run.drain()
     assert_frame_equal(run.table(), pl.concat([pl.DataFrame(row(x)) for x in range(7)]))
     assert len(run.rows) == 4
+
+
+def test_a_link_to_itself_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("x\n1\n")
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
+    source = FileSource(tmp_path, "csv", schema={"x": pl.Int64})
+    until = source.latest(None, None, limited=True)
+    assert source.read(None, until).collect().rows() == [(1,)]
+    assert source.metrics()["ignored"] == {"vanished": 1}
