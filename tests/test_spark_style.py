@@ -477,3 +477,15 @@ def test_every_option_takes_a_value_or_says_what_to_write(table: Options, name: 
     said = [answer(value) for value in ("true", "false", "1", ";", "permissive", "gzip", "min", "id INT", "/x")]
     assert [one for one in said if not re.search(r"^\{|Write |Instead: ...|must be ", one)] == []
     assert understood({name.upper(): None}, table, "call") == {}
+
+
+def test_what_spark_must_be_told_is_asked_for_in_its_own_words(tmp_path: Path) -> None:
+    rows = ub.scan_memory(ub.MemorySource({"k": pl.String}))
+    for writer in (rows.write_stream.format("parquet"), rows.write_stream.foreachBatch(lambda rows, batch_id: None)):
+        with pytest.raises(ub.PlanError, match=r"\.option\('checkpointLocation', 'ckpt/<name>'\)"):
+            writer.start(str(tmp_path / "out") if writer._format == "parquet" else None)
+    for format in ("csv", "json"):
+        with pytest.raises(ub.PlanError, match=rf"format\('{format}'\) has no schema.*\.schema\('id INT"):
+            ub.read_stream.format(format).load(str(tmp_path))
+    with pytest.raises(ub.PlanError, match=r"did you mean 'parquet'\? Write one of"):
+        ub.read_stream.format("parqet").load(str(tmp_path))

@@ -151,6 +151,11 @@ class DataStreamReader:
         if name not in READING:
             raise _unknown(self._format, call)
         found = {**_DEFAULTS.get(name, {}), **understood(self._options, READING[name], call)}
+        if name in ("csv", "json") and self._schema is None:
+            raise PlanError(
+                f"{call} has no schema, and a stream cannot guess what later files hold. Write "
+                ".schema('id INT, name STRING, ...') before it; ub.infer_schema(path) shows what the files there hold"
+            )
         if name == "rate":
             return self._rate(found)
         source = _matching(found, call)
@@ -207,8 +212,6 @@ def _made(column: str, dtype: pl.DataType, format: str, *, strict: bool) -> tupl
     match format, dtype:
         case "csv", pl.Datetime(time_zone=str()):  # Polars reads no zones there
             return pl.String(), _instant(column, strict=strict).cast(dtype)
-        case "json", pl.Int8() | pl.Int16() | pl.UInt8() | pl.UInt16():  # Polars 2.1 panics
-            return pl.Int64(), pl.col(column).cast(dtype, strict=strict)
     return None
 
 
@@ -227,7 +230,7 @@ def _instant(column: str, *, strict: bool) -> pl.Expr:
 def _unknown(format: str, call: str) -> PlanError:
     if format.lower() in FORMATS:
         return UnsupportedOperationError(call, because="it is not built", instead=FORMATS[format.lower()])
-    return PlanError(f"{call} is not known{nearest(format, READING)}. Write one of {', '.join(READING)}")
+    return PlanError(f"{call} is not known{nearest(format, READING) or '.'} Write one of {', '.join(READING)}")
 
 
 read_stream: Final = DataStreamReader()

@@ -156,6 +156,11 @@ class DataStreamWriter:
         found = understood(self._options, WRITING[name], call)
         common: dict[str, Any] = {one: found.pop(one) for one in _OF_QUERIES if one in found}
         sink = self._sink(name, found.pop("path", None), found)
+        if sink.guarantee != "none" and "checkpoint" not in common:
+            raise PlanError(
+                f"{call} needs a checkpoint to continue where it stopped. Write .option('checkpointLocation', "
+                "'ckpt/<name>'), a folder of its own for this query"
+            )
         if self._name is not None:
             common["name"] = self._name
         if self._trigger is not None:
@@ -215,7 +220,7 @@ def _nothing(rows: pl.DataFrame, batch_id: int) -> None:
 def _unknown(format: str, call: str) -> PlanError:
     if format.lower() in FORMATS:
         return UnsupportedOperationError(call, because="it is not built", instead=FORMATS[format.lower()])
-    return PlanError(f"{call} is not known{nearest(format, WRITING)}. Write one of {', '.join(WRITING)}")
+    return PlanError(f"{call} is not known{nearest(format, WRITING) or '.'} Write one of {', '.join(WRITING)}")
 
 
 def _trigger(**given: Any) -> Trigger:
