@@ -15,6 +15,7 @@ from unbounded.plan import (
     Join,
     Lookup,
     Node,
+    Positioned,
     Scan,
     Static,
     Step,
@@ -59,6 +60,8 @@ def _title(node: Node) -> str:
             return "bounded table, read at the start"
         case Step() if node.exprs:
             return f"{node.verb} {', '.join(_written(expr) for expr in node.exprs)}"
+        case Positioned(verb="slice", options={"offset": 0, "length": int(length)}):
+            return f"head {length}"
         case Verb():
             options = (f"{name}={_shown(value)}" for name, value in node.options.items() if value is not None)
             return f"{node.verb} {', '.join(options)}".rstrip()

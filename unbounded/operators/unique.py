@@ -93,7 +93,7 @@ class UniqueOperator:
         lines = {
             "state": "bounded by the watermark" if self._closing else "grows with the distinct values",
             "key": ", ".join(map(repr, self._node.subset)),
-            "kept": f"until the watermark reaches {times}" if self._closing else "for ever",
+            "kept": f"until the watermark reaches {times}; where it is null, for ever" if self._closing else "for ever",
         }
         if self._clocks:
             lines["late"] = f"rows whose {times} the watermark of the batch before had reached"
