@@ -142,6 +142,7 @@ class FileSource:
             form, columns, on_bad_record, dead_letter_folder, function=function, storage_options=storage_options
         )
         self._counts: dict[str, int] = {}
+        self._bad: dict[File, pl.DataFrame] = {}  # of the files that were read last, what could not be read
         self._judged: dict[File, list[str]] = {}  # files of the batch, with what is staged of each
         self._refuse_overlap(function)
 
@@ -156,7 +157,8 @@ class FileSource:
     def fresh(self, *, units: int | None = None) -> FileSource:
         """The same source with an empty memory, for one run; `units` is another limit of files per trigger."""
         twin = copy(self)
-        twin._discovery, twin._counts, twin._judged = self._discover(), {}, {}
+        twin._discovery, twin._counts = self._discover(), {}
+        twin._bad, twin._judged = {}, {}
         if units is not None:
             twin._limits = Limits(units, self._limits.bytes)
         return twin
@@ -215,24 +217,24 @@ class FileSource:
     def read(self, since: Offset | None, until: Offset) -> pl.LazyFrame:
         files = _files(until)
         self._check_identity(files)
-        rows = self._files.scan(files) if self._letters is None else self._sifted(files, self._letters)
+        rows = self._files.scan(files) if self._letters is None else self._sifted(files)
         if not isinstance(self._files.folder, LocalFolder):
             self._check_identity(files)  # the bytes are here by now
         return rows
 
-    def _sifted(self, files: list[File], letters: DeadLetters) -> pl.LazyFrame:
+    def _sifted(self, files: list[File]) -> pl.LazyFrame:
         """The rows that can be read, collected: only whoever has read a record knows that it is good."""
-        self._judged = {file: [] for file in files}
+        self._bad, self._judged = {}, {}
         with suppress(*_UNREADABLE):
             return self._files.scan(files).collect().lazy()
         self._check_identity(files)  # a file that is gone is no bad record
-        return pl.concat([self._sifted_file(file, letters) for file in files]).lazy()
+        return pl.concat([self._sifted_file(file) for file in files]).lazy()
 
-    def _sifted_file(self, file: File, letters: DeadLetters) -> pl.DataFrame:
+    def _sifted_file(self, file: File) -> pl.DataFrame:
         with suppress(*_UNREADABLE):
             return self._files.scan([file]).collect()
         found = self._sift(file)
-        self._judged[file] = [letters.stage(file, self._files.folder.path(file.name), found.bad)]
+        self._bad[file] = found.bad
         return self._files.with_path(file, found.rows)
 
     def _sift(self, file: File) -> Sifted:
@@ -240,9 +242,17 @@ class FileSource:
         return sift(form, self._files.folder.read(file.name) or b"", self._columns)
 
     def verify(self, since: Offset | None, until: Offset) -> None:
-        """Look again at what Polars has read by name; bytes from elsewhere were looked at as they were read."""
+        """Look again at what Polars has read by name, and stage what was bad; who only looks at rows never comes here.
+
+        Bytes from elsewhere were looked at as they were read.
+        """
+        files = _files(until)
         if isinstance(self._files.folder, LocalFolder):
-            self._check_identity(_files(until))
+            self._check_identity(files)
+        if self._letters is not None:
+            paths = {file: self._files.folder.path(file.name) for file in self._bad}
+            staged = {file: [self._letters.stage(file, paths[file], bad)] for file, bad in self._bad.items()}
+            self._judged = {file: staged.get(file, []) for file in files}
 
     def unreadable(self, until: Offset) -> str | None:
         """The first file that cannot be read, its first bad line, and why. Slow: for the message of a failure."""

@@ -200,6 +200,7 @@ def test_a_letter_is_seen_only_once_its_batch_is_committed(tmp_path: Path) -> No
     source = spoilt(folder)
     until = source.latest(None, None, limited=True)
     source.read(None, until)
+    source.verify(None, until)
     assert folder.bad_records() == []
     source.acknowledge(until)
     assert folder.bad_records() == [(3, b"q,y\n")]
@@ -213,6 +214,7 @@ def test_a_batch_that_runs_again_keeps_nothing_twice(tmp_path: Path) -> None:
     for _ in range(2):
         again = folder.open()
         again.read(None, until)
+        again.verify(None, until)
     for _ in range(2):
         again.acknowledge(until)
         again = folder.open()
@@ -341,3 +343,12 @@ def test_a_number_too_great_for_a_small_integer_of_ndjson_is_an_error_or_null_as
     sifted = ub.scan_ndjson(tmp_path / "in", schema={"y": dtype}, **kept).sink_memory(**options)  # type: ignore[arg-type]  # options by name
     assert sifted.read().collect()["y"].to_list() == [3]
     assert pl.read_parquet(tmp_path / "bad" / "*.parquet")["record"].to_list() == [b'{"y": 70000}\n']
+
+
+def test_a_look_at_a_stream_sets_nothing_aside(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "1.csv").write_text("a\n1\nq\n")
+    kept: Any = {"on_bad_record": "dead_letter", "dead_letter_folder": tmp_path / "bad"}
+    frame = ub.scan_csv(tmp_path / "in", schema={"a": pl.Int64}, **kept)
+    assert frame.snapshot().collect().rows() == [(1,)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
