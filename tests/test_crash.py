@@ -81,14 +81,15 @@ def stateless(frame: Any) -> Any:
 
 
 def grouped(frame: Any) -> Any:
-    return frame.group_by("k").agg(pl.len().alias("rows"), pl.col("v").sum(), pl.col("v").n_unique().alias("distinct"))
+    distinct, values = pl.col("v").n_unique().alias("distinct"), pl.col("v").implode().list.len().alias("values")
+    return frame.group_by("k").agg(pl.len().alias("rows"), pl.col("v").sum(), distinct, values)
 
 
 def windowed(frame: Any) -> Any:
     return (
         frame.pipe(ub.with_watermark, "t", "5m")
         .group_by_dynamic("t", every="10m", group_by="k")
-        .agg(pl.len().alias("rows"), pl.col("v").mean().alias("mean"))
+        .agg(pl.len().alias("rows"), pl.col("v").mean().alias("mean"), pl.col("v").median().alias("median"))
     )
 
 
