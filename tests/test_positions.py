@@ -168,6 +168,7 @@ def naive(
     mark: datetime | None = None
     for cut, settle in zip(batches, settled, strict=False):
         if not cut:
+            used = mark  # a watermark that moved runs a batch without rows
             continue
         before, used = used, mark
         for row in cut:
