@@ -1,7 +1,8 @@
 """What does an operator's memory promise, wherever it lies?
 
-Operators ask for tables (rows by key) and logs (rows without one); a home holds them and makes them durable. The
-default home is `unbounded.state.memory`; every home passes `unbounded.testing.contracts.homes`.
+Operators ask for three shapes: tables (one row per key; a set, where there are no values), multimaps (any number of
+rows per key, in an order) and logs (rows without a key). A home holds them and makes them durable. The default home is
+`unbounded.state.memory`; every home passes `unbounded.testing.contracts.homes`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Protocol, TypeAlias
 
 import polars as pl
 
-__all__ = ["Home", "Log", "StateRef", "Table", "TableSpec"]
+__all__ = ["Home", "Log", "Multimap", "MultimapSpec", "StateRef", "Table", "TableSpec"]
 
 StateRef: TypeAlias = Mapping[str, Any]
 """Small JSON that names one commit of a home: enough to restore it, in another process too."""
@@ -76,6 +77,50 @@ class Table(Protocol):
     def __len__(self) -> int: ...
 
 
+@dataclass(frozen=True, eq=False)
+class MultimapSpec:
+    """The shape of a multimap: any number of rows per key, equal ones too.
+
+    `key` is as in `TableSpec`, with at least one column. The rows of one key come in the order of the value columns
+    `order`, ascending, nulls first, then as they arrived; without `order`, as they arrived: a list per key.
+
+    `expiry` is as in `TableSpec`.
+    """
+
+    key: pl.Schema
+    values: pl.Schema
+    expiry: str | None
+    order: tuple[str, ...] = ()
+
+
+class Multimap(Protocol):
+    """Rows by key. Frames hold the columns of `spec.key`, then those of `spec.values`."""
+
+    spec: MultimapSpec
+
+    def append(self, rows: pl.DataFrame) -> None:
+        """Remember every row. Costs what the rows cost, whatever is there, also under a key that has many."""
+
+    def probe(self, keys: pl.DataFrame) -> pl.DataFrame:
+        """Each of `keys` with each row that is there under it: an inner join, null equal to null; changes nothing.
+
+        In the order of `keys`, as often as they repeat; under one key in the order of the spec. Further columns of
+        `keys` come back, before the values. Costs what `keys` and the answer cost.
+        """
+
+    def expire(self, watermark: int) -> pl.DataFrame:
+        """Remove and give the rows whose expiry is at or below the watermark, as `Table.expire` does, in no order."""
+
+    def remove(self, keys: pl.DataFrame) -> None:
+        """Forget all rows of these keys; one that is not there is no error."""
+
+    def scan(self) -> pl.DataFrame:
+        """Every row, in no order. Costs what the multimap holds."""
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+
+
 class Log(Protocol):
     """Append-only rows without a key."""
 
@@ -89,8 +134,18 @@ class Log(Protocol):
 class Home(Protocol):
     """Where state lives. Everything but `tidy` and `metrics` is called by the one thread that runs the query."""
 
+    kind: str
+    """One word, as in `state=`: "memory", "files", ... Every StateRef carries it as `home`."""
+
+    @property
+    def description(self) -> str:
+        """For people, progress and errors: the kind and where it is, without credentials."""
+
     def table(self, name: str, spec: TableSpec) -> Table:
         """Declare a table, before `restore`."""
+
+    def multimap(self, name: str, spec: MultimapSpec) -> Multimap:
+        """Declare a multimap, before `restore`."""
 
     def log(self, name: str, schema: pl.Schema) -> Log:
         """Declare a log, before `restore`."""
@@ -118,4 +173,4 @@ class Home(Protocol):
         """
 
     def metrics(self) -> dict[str, dict[str, int]]:
-        """For every table its `rows` and an estimate of its `bytes` in memory."""
+        """For every table and multimap its `rows` and an estimate of its `bytes` in memory."""
