@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from unbounded.errors import PlanError, QueryChangedError
-from unbounded.state import Log, StateRef, Table, TableSpec
+from unbounded.state import Log, Multimap, MultimapSpec, StateRef, Table, TableSpec
 from unbounded.state.changelog import (
     Catalogue,
     Delta,
@@ -29,7 +29,7 @@ from unbounded.state.changelog import (
     unpack,
 )
 from unbounded.state.table import Part, SlotTable
-from unbounded.storage import Storage, digest, encode
+from unbounded.storage import Storage, digest, encode, without_credentials
 
 __all__ = ["MemoryHome"]
 
@@ -78,6 +78,8 @@ class MemoryHome:
     replaces; the deltas since, which only the query replaces; and parts, immutable copies that the query leaves for it.
     """
 
+    kind = "memory"
+
     def __init__(self, storage: Storage, *, retain: int = 100, fan: int = 16, segment: int = 1 << 16) -> None:
         self._storage, self._retain, self._fan, self._segment = storage, retain, fan, segment
         self._tables: dict[str, SlotTable] = {}
@@ -99,6 +101,10 @@ class MemoryHome:
             for table, segments in catalogue.segments.items()
         }
 
+    @property
+    def description(self) -> str:
+        return f"memory, durable in {without_credentials(self._storage.url)}"
+
     # ------------------------------------------------------------------------------- declarations
     def table(self, name: str, spec: TableSpec) -> Table:
         self._refuse_taken(name)
@@ -106,6 +112,9 @@ class MemoryHome:
         self._schemas[name] = {"key": _written(spec.key), "values": _written(spec.values)}
         self._credit[name] = 0
         return self._tables[name]
+
+    def multimap(self, name: str, spec: MultimapSpec) -> Multimap:
+        raise NotImplementedError(f"multimap {name!r}: the home in memory does not keep multimaps yet")
 
     def log(self, name: str, schema: pl.Schema) -> Log:
         self._refuse_taken(name)
@@ -149,7 +158,7 @@ class MemoryHome:
         with self._shared:
             self._deltas = (*deltas, file) if changed else deltas
         self._leave_parts(version, catalogue.segment)
-        return {"name": file.name, "digest": file.digest}
+        return {"home": self.kind, "name": file.name, "digest": file.digest}
 
     def _earned(self, name: str, changed: pl.DataFrame | None, segment: int) -> int:
         """How many slots of the base may be copied: one per row of a delta, at most the whole table once."""
