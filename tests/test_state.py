@@ -18,7 +18,8 @@ from unbounded.state import Home, StateRef, Table, TableSpec
 from unbounded.state.folding import Fold
 from unbounded.state.memory import MemoryHome
 from unbounded.state.slots import Rows
-from unbounded.state.table import SLOT, Part, SlotTable
+from unbounded.state.stored import SLOT, Part
+from unbounded.state.table import SlotTable
 from unbounded.storage import LocalStorage, Lock, Record, Storage
 from unbounded.testing.contracts.homes import RETAIN, History, HomeContract, Operation
 from unbounded.testing.contracts.tables import KEYS, Model, content, spec_of
@@ -108,7 +109,7 @@ class TestMemoryHomeWithOneHash(HomeContract):
         def same(keys: list[pl.Series], height: int, seed: int) -> np.ndarray[Any, Any]:
             return np.full(height, 0xFFFF_FFFF_0000_0001, np.uint64)
 
-        monkeypatch.setattr("unbounded.state.table.hash_rows", same)
+        monkeypatch.setattr("unbounded.state.keys.hash_rows", same)
 
     def open(self, place: Path) -> Home:
         return MemoryHome(LocalStorage(str(place)), retain=RETAIN, fan=3, segment=8)

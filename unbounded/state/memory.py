@@ -28,7 +28,8 @@ from unbounded.state.changelog import (
     read_record,
     unpack,
 )
-from unbounded.state.table import Part, SlotTable
+from unbounded.state.stored import Part
+from unbounded.state.table import SlotTable
 from unbounded.storage import Storage, digest, encode, without_credentials
 
 __all__ = ["MemoryHome"]
