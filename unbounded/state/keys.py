@@ -105,6 +105,10 @@ class Keys:
         """The keys at the places from `low` to before `high`, counted from 0, as they are now."""
         return self._rows.part(low, high)
 
+    def picked(self, places: Slots) -> Rows:
+        """The keys at these places, counted from 0, as they are now."""
+        return self._rows.picked(places)
+
 
 def first_of_each(values: npt.NDArray[np.int64] | Hashes) -> Slots:
     """The positions of the first of equal values, ascending."""

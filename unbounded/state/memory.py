@@ -1,13 +1,14 @@
 """How does state live in this process's memory, and survive it?
 
-Tables are slots in memory; a commit writes the rows that changed. See `unbounded.state.changelog` for the files.
+Tables and multimaps are slots in memory; a commit writes the rows that changed. See `unbounded.state.changelog` for
+the files.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -28,11 +29,14 @@ from unbounded.state.changelog import (
     read_record,
     unpack,
 )
+from unbounded.state.multimap import SlotMultimap
 from unbounded.state.stored import Part
 from unbounded.state.table import SlotTable
 from unbounded.storage import Storage, digest, encode, without_credentials
 
 __all__ = ["MemoryHome"]
+
+_Table = TypeVar("_Table", SlotTable, SlotMultimap)
 
 _LEAST = 16  # a part costs at least 1/16 of a segment, so that a small table is not rewritten with every batch
 _LONG = 200  # a type written out longer than this (an Enum) stands in a record by its beginning and digest
@@ -70,7 +74,7 @@ class MemoryLog:
 
 
 class MemoryHome:
-    """Tables and logs in memory, their changes in `storage`.
+    """Tables, multimaps and logs in memory, their changes in `storage`.
 
     `fan` deltas or runs are joined to one; `segment` is the number of slots in a segment of the base. Each row of a
     delta pays for rewriting one slot of the base, so a commit copies no more than its own batch, on average.
@@ -83,7 +87,7 @@ class MemoryHome:
 
     def __init__(self, storage: Storage, *, retain: int = 100, fan: int = 16, segment: int = 1 << 16) -> None:
         self._storage, self._retain, self._fan, self._segment = storage, retain, fan, segment
-        self._tables: dict[str, SlotTable] = {}
+        self._tables: dict[str, SlotTable | SlotMultimap] = {}
         self._logs: dict[str, MemoryLog] = {}
         self._schemas: dict[str, dict[str, dict[str, str]]] = {}  # what is declared, as a record says it
         self._writer = Writer(storage, fan=fan, logs=self._logs.keys())
@@ -108,14 +112,10 @@ class MemoryHome:
 
     # ------------------------------------------------------------------------------- declarations
     def table(self, name: str, spec: TableSpec) -> Table:
-        self._refuse_taken(name)
-        self._tables[name] = SlotTable(name, spec)
-        self._schemas[name] = {"key": _written(spec.key), "values": _written(spec.values)}
-        self._credit[name] = 0
-        return self._tables[name]
+        return self._declared(name, SlotTable(name, spec))
 
     def multimap(self, name: str, spec: MultimapSpec) -> Multimap:
-        raise NotImplementedError(f"multimap {name!r}: the home in memory does not keep multimaps yet")
+        return self._declared(name, SlotMultimap(name, spec))
 
     def log(self, name: str, schema: pl.Schema) -> Log:
         self._refuse_taken(name)
@@ -123,9 +123,16 @@ class MemoryHome:
         self._schemas[name] = {"rows": _written(schema)}
         return self._logs[name]
 
+    def _declared(self, name: str, table: _Table) -> _Table:
+        self._refuse_taken(name)
+        values = "rows" if isinstance(table.spec, MultimapSpec) else "values"
+        self._schemas[name] = {"key": _written(table.spec.key), values: _written(table.spec.values)}
+        self._tables[name], self._credit[name] = table, 0
+        return table
+
     def _refuse_taken(self, name: str) -> None:
         if name in self._tables or name in self._logs:
-            raise PlanError(f"state {name!r} is declared twice; give every table and log a name of its own")
+            raise PlanError(f"state {name!r} is declared twice; give every table, multimap and log a name of its own")
 
     # ------------------------------------------------------------------------------------- commit
     def commit(self, version: int, attempt: str) -> StateRef:

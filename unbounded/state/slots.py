@@ -119,10 +119,17 @@ class Rows:
 
     def part(self, low: int, high: int) -> Rows:
         """The slots from `low` to before `high`, counted from 0, as they are now; later writes do not reach it."""
+        return self._frozen(self._records[low:high].copy())
+
+    def picked(self, slots: Slots) -> Rows:
+        """These slots, counted from 0, as they are now."""
+        return self._frozen(self._records.take(slots))
+
+    def _frozen(self, records: npt.NDArray[np.void]) -> Rows:
         part = Rows(pl.Schema())
         part._columns = [column.frozen() if isinstance(column, _Referenced) else column for column in self._columns]
         part._first, part._width, part._record = self._first, self._width, self._record
-        part._records, part._nulls = self._records[low:high].copy(), self._nulls
+        part._records, part._nulls = records, self._nulls
         return part
 
     def compact(self, live: Slots) -> None:
