@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from unbounded.state.slots import Slots, grown
+from unbounded.state.slots import Slots, distinct, grown
 
 __all__ = ["NEVER", "Calendar", "Times"]
 
@@ -78,7 +78,7 @@ class Calendar:
                 self._runs[place] = (times[count:], slots[count:])
                 self._entries -= count
         self._runs = [run for run in self._runs if len(run[0])]
-        looked: Slots = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+        looked: Slots = distinct(np.concatenate(found)) if found else np.zeros(0, np.int64)
         self._promised[looked] = NEVER
         return looked
 

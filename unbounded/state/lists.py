@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from unbounded.state.numbers import Numbers
-from unbounded.state.slots import Slots, grown
+from unbounded.state.slots import Slots, distinct, grown
 
 __all__ = ["Lists"]
 
@@ -83,16 +83,15 @@ class Lists:
         if len(rounds) <= 2:
             return rounds[0]
         oldest_first = rounds[::-1]
-        asked = np.concatenate([each for each, _ in oldest_first])
-        order = np.argsort(asked, kind="stable")
-        return asked[order], np.concatenate([each for _, each in oldest_first])[order]
+        asked, order = _in_order(np.concatenate([each for each, _ in oldest_first]))
+        return asked, np.concatenate([each for _, each in oldest_first])[order]
 
     def append(self, owners: Slots, slots: Slots) -> None:
         """Put each slot, which is in no list, behind those of its owner; slots of one owner in their order."""
-        order = np.argsort(owners, kind="stable")
-        owners, slots = owners[order], slots[order]
-        begins = np.flatnonzero(np.concatenate([[True], owners[1:] != owners[:-1]]))
-        rest, owners = np.diff(np.append(begins, len(slots))), owners[begins]
+        owners, order = _in_order(owners)
+        slots = slots[order]
+        owners, rest = _counted(owners)
+        begins = np.cumsum(rest) - rest
         while len(owners):
             blocks = self._last.take(owners)
             used = self._used.take(blocks)
@@ -116,7 +115,7 @@ class Lists:
             grown(each, self._blocks.size)
             for each in (self._owner, self._before, self._start, self._room, self._used, self._live)
         )
-        for each in np.unique(size):
+        for each in distinct(size):
             mine = np.flatnonzero(size == each)
             starts = self._free[each].again(len(mine))
             fresh = self._end + (np.arange(len(mine) - len(starts)) << each)
@@ -129,12 +128,12 @@ class Lists:
 
     def remove(self, slots: Slots) -> tuple[Slots, Slots]:
         """Take slots out of their lists: the slots that can be used again from now on, and the owners without any."""
-        blocks, counts = np.unique(self._block.take(slots), return_counts=True)
+        blocks, counts = _counted(self._block.take(slots))
         self._block[slots] = 0
         self._live[blocks] -= counts
         np.subtract.at(self._held, self._owner.take(blocks), counts)
         np.add.at(self._gaps, self._owner.take(blocks), counts)
-        owners = np.unique(self._owner.take(blocks))
+        owners = distinct(self._owner.take(blocks))
         freed = self._drop(blocks[self._live.take(blocks) == 0])
         sparse = owners[self._gaps.take(owners) > self._held.take(owners)]
         return np.concatenate([freed, self._write_anew(sparse)]), owners[self._held.take(owners) == 0]
@@ -146,7 +145,7 @@ class Lists:
         gaps = self._entries.take(_ranges(self._start.take(blocks), self._used.take(blocks)))
         np.subtract.at(self._gaps, self._owner.take(blocks), self._used.take(blocks))
         # Their chains, from the end: what is kept is linked to what was kept before it; block 0 ends each chain.
-        owners = np.unique(self._owner.take(blocks))
+        owners = distinct(self._owner.take(blocks))
         at, after = self._last.take(owners), np.zeros(len(owners), np.int64)
         while len(owners):
             keep = (at == 0) | (self._live.take(at) > 0)
@@ -175,7 +174,7 @@ class Lists:
 
     def _give_back(self, blocks: Slots) -> None:
         room, starts = self._room.take(blocks), self._start.take(blocks)
-        for each in np.unique(room):
+        for each in distinct(room):
             self._free[int(each).bit_length() - 1].give_back(starts[room == each])
         self._blocks.give_back(blocks)
 
@@ -184,3 +183,20 @@ def _ranges(starts: Slots, counts: Slots) -> Slots:
     """The numbers from each start on, so many, one range behind the other."""
     ends = np.cumsum(counts)
     return np.repeat(starts - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
+
+
+def _in_order(numbers: Slots) -> tuple[Slots, Slots]:
+    """Numbers below 2**32 ascending, equal ones as they came, and where each was.
+
+    Sorting them with their places in the lower bits takes a third of what `argsort` takes.
+    """
+    bits = len(numbers).bit_length()
+    both = np.sort((numbers << bits) | np.arange(len(numbers)))
+    return both >> bits, both & ((1 << bits) - 1)
+
+
+def _counted(numbers: Slots) -> tuple[Slots, Slots]:
+    """Each number once, ascending, and how often it is there."""
+    ordered = np.sort(numbers)
+    begins = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(ordered) else ordered
+    return ordered[begins], np.diff(np.append(begins, len(ordered)))

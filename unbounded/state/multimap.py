@@ -10,7 +10,7 @@ from unbounded.state import MultimapSpec
 from unbounded.state.keys import Keys
 from unbounded.state.lists import Lists
 from unbounded.state.numbers import Numbers
-from unbounded.state.slots import Rows, Slots, Values, frame_of, places
+from unbounded.state.slots import Rows, Slots, Values, distinct, frame_of, places
 from unbounded.state.stored import Stored
 
 __all__ = ["SlotMultimap"]
@@ -74,7 +74,7 @@ class SlotMultimap(Stored):
     def remove(self, keys: pl.DataFrame) -> None:
         """As `Multimap.remove`."""
         owners = self._find(keys)
-        _, slots = self._lists.of(np.unique(owners[owners >= 0]))
+        _, slots = self._lists.of(distinct(owners[owners >= 0]))
         self._touched.append(slots)
         self._release(slots)
 

@@ -15,7 +15,7 @@ from unbounded.state import MultimapSpec, TableSpec
 from unbounded.state.expiry import NEVER, Calendar
 from unbounded.state.index import canonical
 from unbounded.state.numbers import Numbers
-from unbounded.state.slots import Mask, Rows, Slots, Values, frame_of, grown
+from unbounded.state.slots import Mask, Rows, Slots, Values, distinct, frame_of, grown
 
 __all__ = ["LIVE", "SLOT", "VERSION", "Part", "Stored"]
 
@@ -142,7 +142,7 @@ class Stored(ABC):
         Full rows by slot, so replaying them is idempotent and needs no merge, no hash and no comparison of keys. A row
         that only expired is not here: the watermark tells it.
         """
-        touched = np.unique(np.concatenate(self._touched)) if self._touched else np.zeros(0, np.int64)
+        touched = distinct(np.concatenate(self._touched)) if self._touched else np.zeros(0, np.int64)
         if not len(touched):
             return None
         live = self._live.take(touched)

@@ -9,7 +9,7 @@ from unbounded.errors import PlanError
 from unbounded.state import TableSpec
 from unbounded.state.folding import Fold
 from unbounded.state.keys import Keys, first_of_each
-from unbounded.state.slots import Mask, Rows, Slots, Values, frame_of, places
+from unbounded.state.slots import Mask, Rows, Slots, Values, distinct, frame_of, places
 from unbounded.state.stored import Stored
 
 __all__ = ["SlotTable"]
@@ -93,7 +93,7 @@ class SlotTable(Stored):
     def remove(self, keys: pl.DataFrame) -> None:
         """As `Table.remove`."""
         found = self._find(keys)
-        slots = np.unique(found[found >= 0])
+        slots = distinct(found[found >= 0])
         self._release(slots)
         self._touched.append(slots)
 
