@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import unbounded as ub
 from tests.language import Story, same_rows
+from unbounded.aggregates import cut as state_of
 from unbounded.lineage import closing
 from unbounded.plan import Aggregate, evaluate, walk
 from unbounded.testing import assert_unified
@@ -90,6 +91,9 @@ AGGREGATES: list[pl.Expr] = [
         finish=pl.col("most") + pl.col("rest").log(),
     ).alias("log_sum_exp"),
 ]
+
+# What windows that overlap take from rows that were aggregated before they were repeated for each window.
+MERGING = [one for one in AGGREGATES if not (found := state_of([one], SCHEMA)).ordered and not found.values]
 
 KEYS: list[list[Any]] = [["k"], ["k", "g"], [pl.col("g") * 2], ["x"], [pl.col("n") % 3, "b"]]
 
@@ -265,7 +269,9 @@ class Oracle:
 @given(
     cuts=batches,
     shape=windows,
-    aggregates=st.lists(st.sampled_from(AGGREGATES), min_size=1, max_size=4, unique_by=lambda e: e.meta.output_name()),
+    aggregates=st.sampled_from([AGGREGATES, MERGING]).flatmap(
+        lambda known: st.lists(st.sampled_from(known), min_size=1, max_size=4, unique_by=lambda e: e.meta.output_name())
+    ),
     delay=st.sampled_from([0, 300, 900]),
     settled=st.lists(st.booleans(), min_size=5, max_size=5),
     restarts=st.sets(st.integers(0, 4)),

