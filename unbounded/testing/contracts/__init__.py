@@ -13,7 +13,7 @@ except ImportError as error:
     ) from error
 
 # What a contract asserts is told as if it stood in the test file itself.
-pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in ("homes", "sinks", "sources")))
+pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in ("histories", "homes", "sinks", "sources")))
 
 from unbounded.testing.contracts.homes import HomeContract  # noqa: E402
 from unbounded.testing.contracts.sinks import Reopen, SinkContract  # noqa: E402

@@ -1,163 +1,28 @@
-"""What must every home of state do? Subclass `HomeContract`, say how to open a home, and pytest runs the contract.
-
-A history is a list of operations. Each is done to a home and to plain lists of rows folded by `pl.concat` and
-`group_by`, and both must agree, also after a crash, and after going back to an older version.
-"""
+"""What must every home of state do? Subclass `HomeContract`, say how to open a home, and pytest runs the contract."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from unbounded.errors import CheckpointError
-from unbounded.state import Home, StateRef, Table
-from unbounded.testing.contracts.tables import KEYS, Keys, Model, content, in_order, rows_of, set_of, spec_of
+from unbounded.state import Home, Multimap, MultimapSpec, Table
+from unbounded.testing.contracts.histories import RETAIN, History, Operation, operations
+from unbounded.testing.contracts.tables import KEYS, NAN, Keys, content, recent_of, rows_of, spec_of
 
-__all__ = ["RETAIN", "Operation", "Past", "HomeContract", "History", "operations"]
+__all__ = ["RETAIN", "History", "HomeContract", "Operation"]
 
-RETAIN = 5
-
-
-# ------------------------------------------------------------------------------------------ story
-Operation = tuple[Any, ...]
-
-
-def operations(length: int = 14) -> st.SearchStrategy[list[Operation]]:
-    """Histories: what is done to a home, one thing after another."""
-    draw = st.tuples(st.integers(0, 7), st.integers(-9, 9), st.none() | st.integers(0, 30))
-    draws = st.lists(draw, max_size=8)
-    return st.lists(
-        st.one_of(
-            st.tuples(st.just("merge"), draws),
-            st.tuples(st.just("insert"), draws),
-            st.tuples(st.just("expire"), st.integers(0, 30)),
-            st.tuples(st.just("remove"), st.lists(st.integers(0, 7), max_size=3)),
-            st.tuples(st.just("lookup"), st.lists(st.integers(0, 7), max_size=5)),
-            st.tuples(st.just("append"), draws),
-            st.tuples(st.just("commit")),
-            st.tuples(st.just("commit")),
-            st.tuples(st.just("tidy")),
-            st.tuples(st.just("abandon")),
-            st.tuples(st.just("crash")),
-            st.tuples(st.just("go back"), st.integers(1, RETAIN)),
-        ),
-        min_size=length // 2,
-        max_size=length,
-    )
-
-
-@dataclass(eq=False)
-class Past:
-    """One commit and what must be there after restoring it; the first has no ref."""
-
-    version: int
-    ref: StateRef | None
-    table: Model
-    members: Model
-    log: list[str]
-
-
-@dataclass
-class History:
-    """A home and its model through a history. `opened` gives a new home over the same place."""
-
-    contract: HomeContract
-    place: Path
-    keys: Keys
-    past: list[Past] = field(default_factory=list)
-    attempts: int = 0
-    tidied: int = -1  # the highest version that tidy was told of
-
-    def __post_init__(self) -> None:
-        self.past = [Past(-1, None, Model.of(spec_of(self.keys)), Model.of(set_of(self.keys)), [])]
-        self.open()
-
-    def open(self) -> None:
-        """A new process: declare and restore the last commit."""
-        self.home = self.contract.open(self.place)
-        self.table = self.home.table("table", spec_of(self.keys))
-        self.members = self.home.table("members", set_of(self.keys))
-        self.log = self.home.log("log", pl.Schema({"row": pl.String}))
-        self.restore()
-
-    def restore(self) -> None:
-        last = self.past[-1]
-        self.home.restore(last.ref)
-        self.model, self.set, self.added = last.table.copy(), last.members.copy(), list(last.log)
-        assert [row for frame in self.log.restored() for row in frame["row"]] == last.log
-        assert list(self.log.restored()) == []
-        self.check()
-
-    def check(self) -> None:
-        for table, model in ((self.table, self.model), (self.members, self.set)):
-            assert content(table.scan()) == content(model.rows)
-            assert table.scan().schema == model.rows.schema
-            assert len(table) == model.rows.height
-
-    def run(self, operations: Sequence[Operation]) -> None:
-        for operation in operations:
-            self.do(*operation)
-        self.check()
-        self.do("crash")
-
-    def do(self, verb: str, *arguments: Any) -> None:
-        match verb, *arguments:
-            case "merge" | "insert", draws:
-                rows = rows_of(self.keys, draws)
-                members = rows.select(self.set.rows.columns)
-                assert content(getattr(self.table, verb)(rows)) == content(getattr(self.model, verb)(rows))
-                assert content(getattr(self.members, verb)(members)) == content(getattr(self.set, verb)(members))
-            case "expire", watermark:
-                assert content(self.table.expire(watermark)) == content(self.model.expire(watermark))
-                assert self.members.expire(watermark).height == 0
-            case "remove", places:
-                keys = self.keys_at(places)
-                for table, model in ((self.table, self.model), (self.members, self.set)):
-                    table.remove(keys)
-                    model.remove(keys)
-            case "lookup", places:
-                keys = self.keys_at(places)
-                for table, model in ((self.table, self.model), (self.members, self.set)):
-                    assert in_order(table.lookup(keys)) == in_order(model.lookup(keys))
-            case "append", draws:
-                frame = pl.DataFrame({"row": [repr(draw) for draw in draws]}, schema={"row": pl.String})
-                self.log.append(frame)
-                self.added += frame["row"].to_list()
-            case ("commit",):
-                self.commit()
-            case ("tidy",):
-                self.tidied = max(self.tidied, self.past[-1].version)
-                self.home.tidy(self.past[-1].version)
-            case ("abandon",):
-                self.restore()
-            case ("crash",):
-                self.open()
-            case "go back", steps:
-                retained = [past for past in self.past[1:] if past.version > self.tidied - RETAIN]
-                if retained:
-                    self.past = self.past[: self.past.index(retained[max(0, len(retained) - 1 - steps)]) + 1]
-                self.open()
-            case _:
-                raise AssertionError(verb)
-
-    def keys_at(self, places: Sequence[int]) -> pl.DataFrame:
-        rows = rows_of(self.keys, [(place, 0, None) for place in places])
-        return rows.select(self.keys.schema.names()) if self.keys.schema else pl.DataFrame(height=rows.height)
-
-    def commit(self) -> None:
-        version, self.attempts = self.past[-1].version + 1, self.attempts + 1
-        ref = self.home.commit(version, f"attempt{self.attempts}")
-        assert self.home.verify(ref)
-        self.past.append(Past(version, ref, self.model.copy(), self.set.copy(), list(self.added)))
+_BIDS = MultimapSpec(
+    pl.Schema({"item": pl.String(), "lot": pl.Float64()}),
+    pl.Schema({"price": pl.Int64(), "by": pl.String(), "until": pl.Int64()}),
+    "until",
+)
 
 
 # --------------------------------------------------------------------------------------- contract
@@ -165,6 +30,19 @@ def _table(home: Home, keys: Keys = KEYS["int64"]) -> Table:
     table = home.table("table", spec_of(keys))
     home.restore(None)
     return table
+
+
+def _bids(home: Home, order: tuple[str, ...] = ()) -> Multimap:
+    bids = home.multimap("bids", replace(_BIDS, order=order))
+    home.restore(None)
+    return bids
+
+
+def _bid(*rows: tuple[str | None, float | None, int | None]) -> pl.DataFrame:
+    """Bids on (item, lot) at a price; `by` numbers them, and they last until their price."""
+    frame = pl.DataFrame(list(rows), schema={**_BIDS.key, "price": pl.Int64}, orient="row")
+    number = pl.int_range(pl.len()).cast(pl.String)
+    return frame.select(*_BIDS.key, "price", by="bid " + number, until=pl.col("price"))
 
 
 class HomeContract:
@@ -228,6 +106,82 @@ class HomeContract:
         assert found.select("k", "from", "n").rows() == [(0, "b", 4), (1, "c", 9), (0, "d", 4)]
         assert len(table) == 2
 
+    def test_a_set_that_expires_gives_the_new_ones_and_those_that_were_forgotten(self, tmp_path: Path) -> None:
+        home = self.open(tmp_path)
+        seen = home.table("seen", recent_of(KEYS["string"]))
+        home.restore(None)
+        assert seen.insert(_seen(("a", 10), ("b", 20), ("a", 30))).rows() == [("a", 10), ("b", 20)]
+        assert seen.insert(_seen(("b", 90), ("c", 20))).rows() == [("c", 20)]
+        assert content(seen.expire(20)) == content(_seen(("a", 10), ("b", 20), ("c", 20)))
+        assert seen.insert(_seen(("b", 40), ("b", 50))).rows() == [("b", 40)]
+
+    # ------------------------------------------------------------------------------- multimaps
+    def test_a_probe_gives_the_rows_of_each_key_as_they_arrived_also_over_a_restart(self, tmp_path: Path) -> None:
+        home = self.open(tmp_path)
+        bids = _bids(home)
+        bids.append(_bid(("a", 1.0, 5), ("b", 1.0, 7), ("a", 1.0, 5)))
+        bids.append(_bid(("a", 2.0, 1), ("a", 1.0, 3)))
+        bids.expire(3)  # what arrives now may lie where those lay that went
+        bids.append(_bid(("a", 1.0, 9), ("a", 1.0, 4)))
+        ref = home.commit(0, "a")
+        home.tidy(0)
+        again = self.open(tmp_path)
+        restored = again.multimap("bids", _BIDS)
+        again.restore(ref)
+        asked = pl.DataFrame({"item": ["b", "x", "a", "b"], "lot": 1.0})
+        for each in (bids, restored):
+            assert each.probe(asked).select("item", "price", "by").rows() == [
+                ("b", 7, "bid 1"),
+                ("a", 5, "bid 0"),
+                ("a", 5, "bid 2"),
+                ("a", 9, "bid 0"),
+                ("a", 4, "bid 1"),
+                ("b", 7, "bid 1"),
+            ]
+
+    def test_a_probe_follows_the_order_of_the_spec_nulls_first_then_arrival(self, tmp_path: Path) -> None:
+        bids = _bids(self.open(tmp_path), order=("price",))
+        bids.append(_bid(("a", 1.0, 5), ("a", 1.0, 2), ("a", 1.0, None)))
+        bids.append(_bid(("a", 1.0, 9), ("a", 1.0, 2), ("a", 1.0, -1)))
+        asked = pl.DataFrame({"item": ["a", "a"], "lot": 1.0})
+        ordered = [(None, "bid 2"), (-1, "bid 2"), (2, "bid 1"), (2, "bid 1"), (5, "bid 0"), (9, "bid 0")]
+        assert bids.probe(asked).select("price", "by").rows() == 2 * ordered
+
+    def test_a_probe_finds_null_and_nan_and_hands_on_what_came_with_the_keys(self, tmp_path: Path) -> None:
+        bids = _bids(self.open(tmp_path))
+        bids.append(_bid((None, NAN, 1), (None, None, 2), ("a", -0.0, 3), ("a", NAN, 4)))
+        asked = pl.DataFrame({"lot": [0.0, None, -NAN, 1.0], "from": [1, 2, 3, 4], "item": ["a", None, None, "a"]})
+        found = bids.probe(asked)
+        assert found.columns == ["lot", "from", "item", "price", "by", "until"]
+        assert found.select("from", "price").rows() == [(1, 3), (2, 2), (3, 1)]
+        assert len(bids) == 4
+
+    def test_removing_keys_forgets_all_their_rows_and_no_other(self, tmp_path: Path) -> None:
+        bids = _bids(self.open(tmp_path))
+        bids.append(_bid(("a", 1.0, 1), ("b", 1.0, 2), ("a", 1.0, 3), ("a", None, 4)))
+        bids.remove(pl.DataFrame({"item": ["a", "x", "a"], "lot": 1.0}))
+        assert content(bids.scan().select("item", "price")) == [repr(("a", 4)), repr(("b", 2))]
+        assert bids.probe(pl.DataFrame({"item": ["a"], "lot": 1.0})).height == 0
+
+    def test_a_key_with_many_rows_and_the_others_beside_it_stay_exact(self, tmp_path: Path) -> None:
+        """Half of all rows are under one key; rows go in the order of arrival, and then all but a few."""
+        home = self.open(tmp_path)
+        bids, model = _bids(home), pl.DataFrame(schema={**_BIDS.key, **_BIDS.values})
+        asked = pl.DataFrame({"item": ["hot", "cold 7", "cold 8"], "lot": 0.0})
+        for batch in range(30):
+            items = [f"cold {place % 40}" if place % 2 else "hot" for place in range(batch, batch + 400)]
+            rows = _bid(*((item, 0.0, 10 * batch + place % 10) for place, item in enumerate(items)))
+            bids.append(rows)
+            gone = pl.col("price") <= (10 * batch - 100 if batch < 20 else 10 * batch + 7)
+            model = pl.concat([model, rows]).filter(~gone)
+            bids.expire(10 * batch - 100 if batch < 20 else 10 * batch + 7)
+            expected = asked.join(model, on=["item", "lot"], maintain_order="left_right")
+            assert bids.probe(asked).equals(expected)
+            assert len(bids) == model.height
+            home.commit(batch, "a")
+            home.tidy(batch)
+
+    # --------------------------------------------------------------------------------- expiry
     def test_a_watermark_that_falls_means_the_highest_so_far(self, tmp_path: Path) -> None:
         table = _table(self.open(tmp_path))
         table.expire(10)
@@ -286,6 +240,10 @@ class HomeContract:
         metrics = home.metrics()["table"]
         assert metrics["rows"] == 2
         assert metrics["bytes"] > 0
+
+
+def _seen(*rows: tuple[str, int]) -> pl.DataFrame:
+    return pl.DataFrame(list(rows), schema={"k": pl.String, "until": pl.Int64}, orient="row")
 
 
 def _bytes(place: Path) -> int:

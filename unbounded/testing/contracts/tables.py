@@ -1,4 +1,4 @@
-"""What must a table of state hold after any operations? Keys of every type, and a model in plain Polars."""
+"""What must a table or multimap hold after any operations? Keys of every type, and models in plain Polars."""
 
 from __future__ import annotations
 
@@ -11,9 +11,23 @@ from typing import Any
 
 import polars as pl
 
-from unbounded.state import TableSpec
+from unbounded.state import MultimapSpec, TableSpec
 
-__all__ = ["KEYS", "Draw", "Keys", "Model", "content", "in_order", "rows_of", "set_of", "spec_of"]
+__all__ = [
+    "KEYS",
+    "NAN",
+    "Draw",
+    "Keys",
+    "Many",
+    "Model",
+    "content",
+    "in_order",
+    "keys_at",
+    "recent_of",
+    "rows_of",
+    "set_of",
+    "spec_of",
+]
 
 NAN = float("nan")
 
@@ -114,6 +128,11 @@ def set_of(keys: Keys) -> TableSpec:
     return TableSpec(keys.schema, pl.Schema({"n": pl.Int64}), (pl.col("n").first(),), None)
 
 
+def recent_of(keys: Keys) -> TableSpec:
+    """The same keys as a set that forgets: each until the first time that it was given."""
+    return TableSpec(keys.schema, pl.Schema({"until": pl.Int64()}), (pl.col("until").first(),), "until")
+
+
 Draw = tuple[int, int, int | None]
 """Of one row: which key, a number that its values are made of, and when it expires."""
 
@@ -135,10 +154,21 @@ def rows_of(keys: Keys, draws: Sequence[Draw]) -> pl.DataFrame:
     return pl.DataFrame(columns, schema={**keys.schema, **_VALUES}, strict=False)
 
 
-# ------------------------------------------------------------------------------------------ model
+def keys_at(keys: Keys, places: Sequence[int]) -> pl.DataFrame:
+    """Keys to look for; without columns, only so many."""
+    rows = rows_of(keys, [(place, 0, None) for place in places])
+    return rows.select(keys.schema.names()) if keys.schema else pl.DataFrame(height=rows.height)
+
+
+# ----------------------------------------------------------------------------------------- models
 def content(frame: pl.DataFrame) -> list[str]:
     """The rows of a frame in no order, -0.0 as 0.0."""
     return sorted(repr(row).replace("-0.0", "0.0") for row in frame.rows())
+
+
+def in_order(frame: pl.DataFrame) -> list[str]:
+    """The rows of a frame in their order, -0.0 as 0.0."""
+    return [repr(row).replace("-0.0", "0.0") for row in frame.rows()]
 
 
 @dataclass
@@ -203,6 +233,42 @@ class Model:
         self.rows = self.rows.filter(pl.Series(kept, dtype=pl.Boolean))
 
 
-def in_order(frame: pl.DataFrame) -> list[str]:
-    """The rows of a frame in their order, -0.0 as 0.0."""
-    return [repr(row).replace("-0.0", "0.0") for row in frame.rows()]
+@dataclass
+class Many:
+    """A multimap as a frame of all its rows, as they arrived; a probe is a join with it."""
+
+    keys: Keys
+    spec: MultimapSpec
+    rows: pl.DataFrame
+    watermark: int = -(10**18)
+
+    @classmethod
+    def of(cls, keys: Keys, order: tuple[str, ...]) -> Many:
+        spec = MultimapSpec(keys.schema, _VALUES, "until", order)
+        return cls(keys, spec, pl.DataFrame(schema={**spec.key, **spec.values}))
+
+    def copy(self) -> Many:
+        return Many(self.keys, self.spec, self.rows, self.watermark)
+
+    def append(self, rows: pl.DataFrame) -> None:
+        self.rows = pl.concat([self.rows, rows])
+
+    def probe(self, keys: pl.DataFrame) -> pl.DataFrame:
+        order = list(self.spec.order)
+        rows = self.rows.sort(order, maintain_order=True) if order else self.rows
+        here = rows.drop(self.spec.key.names()).with_columns(_key=self._texts(rows))
+        found = keys.with_columns(_key=self._texts(keys)).join(here, on="_key", maintain_order="left_right")
+        return found.drop("_key")
+
+    def _texts(self, frame: pl.DataFrame) -> pl.Series:
+        """The key of each row as text: no type of key can hide an error of the join that is the model."""
+        return pl.Series(in_order(frame.select(self.spec.key.names())), dtype=pl.String)
+
+    def expire(self, watermark: int) -> pl.DataFrame:
+        self.watermark = max(watermark, self.watermark)
+        due = pl.col("until").le(self.watermark).fill_null(value=False)
+        gone, self.rows = self.rows.filter(due), self.rows.filter(~due)
+        return gone
+
+    def remove(self, keys: pl.DataFrame) -> None:
+        self.rows = self.rows.filter(~self._texts(self.rows).is_in(self._texts(keys).to_list()))
