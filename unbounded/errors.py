@@ -23,6 +23,7 @@ __all__ = [
     "CorruptRecordError",
     "CountOverflowError",
     "FinishedError",
+    "MemoryLimitError",
     "PlanError",
     "QueryChangedError",
     "SchemaMismatchError",
@@ -76,6 +77,12 @@ class CountOverflowError(PlanError):
             "bits: pl.len().cast(pl.Int64), or count(), n_unique(), null_count() and sums of booleans likewise; the "
             "state counts in 64 bits already, so the query goes on from its checkpoint"
         )
+
+
+class MemoryLimitError(PlanError):
+    """State needs more memory at once than it may have."""
+
+    code = "MEMORY_LIMIT"
 
 
 class UnknownOptionError(PlanError):

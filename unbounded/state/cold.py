@@ -62,12 +62,17 @@ class ColdRows(Protocol):
         """Every row of these keys, which do not repeat, in no order. Costs what `keys` and the answer cost."""
 
     def due(self, watermark: int) -> pl.DataFrame:
-        """Every row whose expiry is at or below the watermark. Costs what is due."""
+        """Every row whose expiry is at or below the watermark, which never falls. Costs what is due.
+
+        A row that was given need not be given again before `restore`: the next commit removes or replaces it.
+        """
 
     def scan(self) -> Iterator[pl.DataFrame]:
         """Every row, a piece at a time."""
 
-    def __len__(self) -> int: ...
+    @property
+    def nbytes(self) -> int:
+        """An estimate of the memory of this process that the rows hold between calls; 0 if all is elsewhere."""
 
 
 class Cold(Protocol):

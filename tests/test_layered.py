@@ -1,0 +1,258 @@
+"""Does a home over a larger place answer as if everything were in memory, and stay within its limit?"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from unbounded.errors import CheckpointError, MemoryLimitError
+from unbounded.state import Home, Multimap, MultimapSpec, StateRef, Table, TableSpec
+from unbounded.state.cold import Changes, Layout
+from unbounded.state.layered import LayeredHome
+from unbounded.testing.contracts.homes import HomeContract
+from unbounded.testing.contracts.tables import KEYS, in_order, rows_of
+
+COUNT = TableSpec(
+    pl.Schema({"k": pl.Int64()}),
+    pl.Schema({"n": pl.Int64(), "until": pl.Int64()}),
+    (pl.col("n").sum(), pl.col("until").max()),
+    "until",
+)
+
+
+# ----------------------------------------------------------------------------------------- place
+@dataclass
+class Sheet:
+    """Rows of one table as a frame, found by comparing all of them."""
+
+    layout: Layout
+    rows: pl.DataFrame = field(init=False)
+    found: int = 0
+
+    def __post_init__(self) -> None:
+        self.rows = pl.DataFrame(schema=self.layout.schema)
+
+    def _mask(self, keys: pl.DataFrame, names: list[str]) -> pl.Series:
+        if not names:
+            return pl.Series([keys.height > 0] * self.rows.height, dtype=pl.Boolean)
+        wanted = set(in_order(keys.select(names)))
+        assert len(wanted) == keys.height, "a key was asked for twice"
+        return pl.Series([key in wanted for key in in_order(self.rows.select(names))], dtype=pl.Boolean)
+
+    def find(self, keys: pl.DataFrame) -> pl.DataFrame:
+        self.found += keys.height
+        return self.rows.filter(self._mask(keys, self.layout.key.names()))
+
+    def due(self, watermark: int) -> pl.DataFrame:
+        return self.rows.filter(pl.col(str(self.layout.expiry)) <= watermark)
+
+    def scan(self) -> Iterator[pl.DataFrame]:
+        yield from self.rows.iter_slices(3)
+
+    @property
+    def nbytes(self) -> int:
+        return 0
+
+    def apply(self, changes: Changes) -> None:
+        names = self.layout.identity.names()
+        assert changes.written.schema == self.layout.schema
+        for keys in (changes.removed, changes.written):
+            self.rows = self.rows.filter(~self._mask(keys, names))
+        self.rows = pl.concat([self.rows, changes.written])
+
+
+class Binder:
+    """Every version of some sheets: the simplest place there is."""
+
+    kind, description = "binder", "binder"
+
+    def __init__(self, kept: dict[str, Any]) -> None:
+        self.kept = kept
+        self.sheets: dict[str, Sheet] = {}
+        self.logs: dict[str, pl.DataFrame] = {}
+
+    def rows(self, name: str, layout: Layout) -> Sheet:
+        self.sheets[name] = Sheet(layout)
+        return self.sheets[name]
+
+    def log(self, name: str, schema: pl.Schema) -> None:
+        self.logs[name] = pl.DataFrame(schema=schema)
+
+    def logged(self, name: str) -> Iterator[pl.DataFrame]:
+        yield self.logs[name]
+
+    def restore(self, ref: StateRef | None) -> Mapping[str, Any]:
+        if ref is not None and not self.verify(ref):
+            raise CheckpointError(f"{ref['name']} is not there")
+        rows, logs, note = self.kept[ref["name"]] if ref is not None else ({}, {}, {})
+        for name, sheet in self.sheets.items():
+            sheet.rows = rows.get(name, sheet.rows.clear())
+        self.logs = {name: logs.get(name, log.clear()) for name, log in self.logs.items()}
+        return note  # type: ignore[no-any-return]
+
+    def commit(
+        self,
+        version: int,
+        attempt: str,
+        changes: Mapping[str, Changes],
+        added: Mapping[str, pl.DataFrame],
+        note: Mapping[str, Any],
+    ) -> StateRef:
+        for name, each in changes.items():
+            self.sheets[name].apply(each)
+        self.logs |= {name: pl.concat([self.logs[name], rows]) for name, rows in added.items()}
+        name = f"state/{version}.{attempt}"
+        self.kept[name] = ({name: sheet.rows for name, sheet in self.sheets.items()}, dict(self.logs), note)
+        return {"name": name, "digest": "-"}
+
+    def verify(self, ref: StateRef) -> bool:
+        return ref["name"] in self.kept and ref["digest"] == "-"
+
+    def tidy(self, committed: int) -> None:
+        return
+
+
+class Forgetful(LayeredHome):
+    """Ages after every commit and forgets after every other one, so that rows come from everywhere."""
+
+    def commit(self, version: int, attempt: str) -> StateRef:
+        ref = super().commit(version, attempt)
+        for part in self._parts.values():
+            part.age()
+            if version % 2:
+                part.shrink()
+        return ref
+
+
+class TestLayeredHome(HomeContract):
+    """Rows come from memory, from the old generation and from the place, in turn."""
+
+    @pytest.fixture(autouse=True)
+    def empty(self) -> None:
+        self.kept: dict[Path, dict[str, Any]] = {}
+
+    def open(self, place: Path) -> Home:
+        return Forgetful(Binder(self.kept.setdefault(place, {})), memory_limit=1 << 24)
+
+
+# ------------------------------------------------------------------------------------- multimap
+PAIRS = MultimapSpec(
+    KEYS["float64"].schema, pl.Schema({"n": pl.Int64(), "x": pl.Float64(), "until": pl.Int64()}), "until", ("x",)
+)
+
+
+def test_a_multimap_over_a_place_is_as_a_list_of_rows() -> None:
+    chance = random.Random(5)
+    for _ in range(6):
+        kept: dict[str, Any] = {}
+        model: list[dict[str, Any]] = []
+        refs: list[tuple[StateRef | None, list[dict[str, Any]]]] = [(None, [])]
+        multimap = _opened(kept, None)[1]
+        home, multimap = _opened(kept, None)
+        for number in range(40):
+            draws = [
+                (chance.randrange(8), chance.randrange(9), chance.choice([None, 5, 20]))
+                for _ in range(chance.randrange(5))
+            ]
+            rows = rows_of(KEYS["float64"], draws).select("k", "n", "x", "until")
+            keys = rows.select("k")
+            match chance.choice(["append", "append", "probe", "remove", "expire", "commit", "commit", "crash"]):
+                case "append":
+                    multimap.append(rows)
+                    model += rows.to_dicts()
+                case "probe":
+                    asked = keys.with_row_index("row")
+                    assert in_order(multimap.probe(asked)) == _probed(model, asked)
+                case "remove":
+                    multimap.remove(keys)
+                    model = [row for row in model if _same(row["k"]) not in {_same(key) for key in keys["k"]}]
+                case "expire":
+                    gone = multimap.expire(number)
+                    due = [row for row in model if row["until"] is not None and row["until"] <= number]
+                    assert sorted(in_order(gone)) == sorted(_shown(due))
+                    model = [row for row in model if row not in due]
+                case "commit":
+                    refs.append((home.commit(number, "a"), list(model)))
+                case "crash":
+                    ref, model = refs[-1][0], list(refs[-1][1])
+                    home, multimap = _opened(kept, ref)
+            assert sorted(in_order(multimap.scan())) == sorted(_shown(model))
+            assert len(multimap) == len(model)
+
+
+def _opened(kept: dict[str, Any], ref: StateRef | None) -> tuple[Home, Multimap]:
+    home = LayeredHome(Binder(kept), memory_limit=1 << 24)
+    multimap = home.multimap("pairs", PAIRS)
+    home.restore(ref)
+    return home, multimap
+
+
+def _same(key: float | None) -> str:
+    return repr(key).replace("-0.0", "0.0")
+
+
+def _shown(rows: list[dict[str, Any]]) -> list[str]:
+    return [repr(tuple(row.values())).replace("-0.0", "0.0") for row in rows]
+
+
+def _probed(model: list[dict[str, Any]], asked: pl.DataFrame) -> list[str]:
+    def place(row: dict[str, Any]) -> tuple[bool, float]:
+        return row["x"] is not None, row["x"] or 0.0
+
+    return [
+        repr((row, key, *(each[name] for name in ("n", "x", "until")))).replace("-0.0", "0.0")
+        for row, key in asked.select("row", "k").rows()
+        for each in sorted((each for each in model if _same(each["k"]) == _same(key)), key=place)
+    ]
+
+
+# --------------------------------------------------------------------------------------- memory
+def counting(kept: dict[str, Any], memory_limit: int = 1 << 20) -> tuple[LayeredHome, Table, Sheet]:
+    place = Binder(kept)
+    home = LayeredHome(place, memory_limit=memory_limit)
+    table = home.table("count", COUNT)
+    home.restore(None)
+    return home, table, place.sheets["count"]
+
+
+def count(low: int, high: int) -> pl.DataFrame:
+    keys = pl.int_range(low, high, eager=True).alias("k")
+    return keys.to_frame().with_columns(n=pl.lit(1, pl.Int64), until=pl.lit(None, pl.Int64))
+
+
+def test_what_was_used_lately_is_not_fetched_again() -> None:
+    home, table, sheet = counting({})
+    for version in range(40):
+        table.merge(count(0, 500))
+        table.merge(count(1000 * version + 1000, 1000 * version + 2000))
+        home.commit(version, "a")
+    assert sheet.found == 40 * 1000 + 500
+
+
+def test_a_limit_that_the_tables_cannot_work_with_is_refused_before_the_first_batch() -> None:
+    home = LayeredHome(Binder({}), memory_limit=1 << 20)
+    home.table("one", COUNT)
+    home.table("two", COUNT)
+    with pytest.raises(MemoryLimitError, match=r"(?s)memory_limit=1048576.*2 tables.*memory_limit=2097152 or more"):
+        home.restore(None)
+
+
+def test_a_batch_that_touches_more_than_the_limit_is_refused_and_nothing_is_lost() -> None:
+    kept: dict[str, Any] = {}
+    home, table, _ = counting(kept)
+    table.merge(count(0, 10))
+    ref = home.commit(0, "a")
+    with pytest.raises(MemoryLimitError, match=r"(?s)'count'.*memory_limit=1048576.*max_files_per_trigger="):
+        table.merge(count(0, 100_000))
+    home.restore(ref)
+    assert table.scan().sort("k").equals(count(0, 10))
+    larger, again, _ = counting(kept, 1 << 26)
+    larger.restore(ref)
+    again.merge(count(0, 100_000))
+    assert len(again) == 100_000

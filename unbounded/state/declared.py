@@ -1,0 +1,52 @@
+"""Which tables and logs does a home hold, and are these the ones that were committed?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from unbounded.errors import PlanError, QueryChangedError
+from unbounded.storage import digest
+
+__all__ = ["Declared"]
+
+_LONG = 200  # a type written out longer than this (an Enum) stands in a record by its beginning and digest
+
+
+class Declared:
+    """The names and columns of tables, multimaps and logs; column order matters for neither."""
+
+    def __init__(self) -> None:
+        self.schemas: dict[str, dict[str, dict[str, str]]] = {}
+        """As a record says them."""
+
+    def add(self, name: str, **columns: pl.Schema) -> None:
+        """Declare a name. PlanError if it is taken."""
+        if name in self.schemas:
+            raise PlanError(f"state {name!r} is declared twice; give every table and log a name of its own")
+        self.schemas[name] = {part: _written(schema) for part, schema in columns.items()}
+
+    def refuse_others(self, committed: Mapping[str, Any], where: str) -> None:
+        """QueryChangedError if what was committed has other names or columns, saying which."""
+        declared = self.schemas
+        differences = [f"{name!r} is new: {declared[name]}" for name in declared.keys() - committed.keys()]
+        differences += [
+            f"{name!r} is no longer there: {committed[name]}" for name in committed.keys() - declared.keys()
+        ]
+        differences += [
+            f"{name!r} was {committed[name]} and is {declared[name]}"
+            for name in declared.keys() & committed.keys()
+            if declared[name] != committed[name]
+        ]
+        if differences:
+            raise QueryChangedError(where, sorted(differences))
+
+
+def _written(schema: pl.Schema) -> dict[str, str]:
+    written = {name: str(dtype) for name, dtype in schema.items()}
+    return {
+        name: text if len(text) <= _LONG else f"{text[:_LONG]}... {digest(text.encode())}"
+        for name, text in written.items()
+    }

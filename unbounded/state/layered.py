@@ -1,0 +1,280 @@
+"""How does a home keep what is used in memory, and the rest in a place that is larger?
+
+A table has a hot part in memory, which decides on the keys that it holds, over the rows of a `Cold` place as of the
+last commit. A call fetches the keys that it touches and that are not hot, then works in memory; a commit gives the
+place what changed.
+
+What is hot lies in two generations. What is touched moves to the young one; when all young ones hold more than half of
+the limit after a commit, they become old and those that were old are forgotten, in one stroke and without looking at a
+row: they are as the place has them. So what was used lately stays, and no array outlives its use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import polars as pl
+
+from unbounded.errors import MemoryLimitError
+from unbounded.state import Log, Multimap, MultimapSpec, StateRef, Table, TableSpec
+from unbounded.state.buffered import LayeredMultimap
+from unbounded.state.cold import Changes, Cold, ColdRows, Layout
+from unbounded.state.declared import Declared
+from unbounded.state.hot import Hot, keys_of, members, rows_where
+from unbounded.state.memory import MemoryLog
+from unbounded.state.slots import Mask
+
+__all__ = ["LayeredHome", "LayeredTable"]
+
+_LEAST = 1 << 20  # of a table: a few thousand rows, and the arrays of an empty one
+_BEGINNING = int(np.iinfo(np.int64).min)
+_Answer = TypeVar("_Answer")
+
+
+class LayeredTable:
+    """Rows by key, some of them in memory. `spent` is called when they have become more."""
+
+    _young: Hot
+    _old: Hot | None
+    _gone: Hot  # keys that were removed since the last commit; may have come back to the young generation
+    _rows: int
+    _watermark: int
+
+    def __init__(self, name: str, spec: TableSpec, cold: ColdRows, spent: Callable[[], None]) -> None:
+        self.name, self.spec = name, spec
+        self._cold, self._spent = cold, spent
+        self.load({})
+
+    # -------------------------------------------------------------------------------- the promise
+    def merge(self, partials: pl.DataFrame) -> pl.DataFrame:
+        self._fetch(partials)
+        return self._counted(lambda: self._young.merge(partials))
+
+    def insert(self, rows: pl.DataFrame) -> pl.DataFrame:
+        self._fetch(rows)
+        return self._counted(lambda: self._young.insert(rows))
+
+    def lookup(self, keys: pl.DataFrame) -> pl.DataFrame:
+        self._fetch(keys)
+        return self._young.lookup(keys)
+
+    def expire(self, watermark: int) -> pl.DataFrame:
+        self._watermark = max(watermark, self._watermark)
+        if self.spec.expiry is None:
+            return self._young.expire(self._watermark)
+        due = self._cold.due(self._watermark)
+        due = rows_where(due, ~self._decided(due)) if due.height else due
+        self._rows -= due.height
+        rows = self._counted(lambda: self._young.expire(self._watermark))
+        rows = pl.concat([rows, due.select(rows.columns)]) if due.height else rows
+        self._forget(rows)
+        return rows
+
+    def remove(self, keys: pl.DataFrame) -> None:
+        self._fetch(keys)
+        self._counted(lambda: self._young.remove(keys))
+        self._forget(keys)
+
+    def scan(self) -> pl.DataFrame:
+        rows = [self._young.scan()]
+        for cold in self._cold.scan():
+            rows.append(rows_where(cold, ~self._decided(cold)).select(rows[0].columns))
+        return pl.concat(rows)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    # -------------------------------------------------------------------------------- the layers
+    def _decided(self, keys: pl.DataFrame) -> Mask:
+        """Of which keys the place has not the last word."""
+        decided = self._young.has(keys)
+        return decided | self._gone.has(keys) if len(self._gone) else decided
+
+    def _fetch(self, rows: pl.DataFrame) -> None:
+        """Take everything that is known of the keys of these rows into the young generation."""
+        missing = self._young.absent(rows)
+        if missing.height and len(self._gone):
+            missing = self._gone.absent(missing)
+        if missing.height and self._old is not None:
+            self._young.admit(self._old.lookup(missing))
+            missing = self._old.absent(missing)
+        if missing.height:
+            self._young.admit(self._cold.find(missing))
+        self._spent()
+
+    def _counted(self, act: Callable[[], _Answer]) -> _Answer:
+        """Do something to the young generation, which holds all that is known of the keys in question."""
+        before = len(self._young)
+        answer = act()
+        self._rows += len(self._young) - before
+        self._spent()
+        return answer
+
+    def _forget(self, rows: pl.DataFrame) -> None:
+        """The keys of these rows are no longer there, whatever lies below the young generation."""
+        if rows.height:
+            self._gone.number(keys_of(rows, self.spec.key))
+            if self._old is not None:
+                self._old.remove(keys_of(rows, self.spec.key))
+
+    # ------------------------------------------------------------------------- durability and size
+    @property
+    def young(self) -> int:
+        """Bytes that cannot be forgotten before a commit."""
+        return self._young.nbytes + self._gone.nbytes + self._cold.nbytes
+
+    @property
+    def nbytes(self) -> int:
+        return self.young + (0 if self._old is None else self._old.nbytes)
+
+    def changes(self) -> Changes:
+        gone = keys_of(self._gone.scan(), self.spec.key)
+        return Changes(self._young.changed(), rows_where(gone, ~self._young.has(gone)))
+
+    def note(self) -> dict[str, Any]:
+        """What has to be known besides the rows."""
+        return {"rows": self._rows, "watermark": self._watermark}
+
+    def settle(self, version: int) -> None:
+        """What changed is durable."""
+        self._young.settle(version)
+        if len(self._gone):
+            self._gone = members(self.name, self.spec.key)
+
+    def load(self, note: Mapping[str, Any]) -> None:
+        """Begin with what the place holds."""
+        self._young = Hot(self.name, self.spec)
+        self._old = None
+        self._gone = members(self.name, self.spec.key)
+        self._rows, self._watermark = int(note.get("rows", 0)), int(note.get("watermark", _BEGINNING))
+
+    def shrink(self) -> None:
+        """Forget what was not touched lately."""
+        self._old = None
+
+    def age(self) -> None:
+        """What is young becomes old; nothing of it has changed since the last commit."""
+        self._old, self._young = self._young, Hot(self.name, self.spec)
+
+
+class _Part(Protocol):
+    """What a home does with a table or multimap of its own."""
+
+    name: str
+
+    @property
+    def young(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    def __len__(self) -> int: ...
+    def changes(self) -> Changes: ...
+    def note(self) -> dict[str, Any]: ...
+    def settle(self, version: int) -> None: ...
+    def load(self, note: Mapping[str, Any]) -> None: ...
+    def shrink(self) -> None: ...
+    def age(self) -> None: ...
+
+
+class LayeredHome:
+    """Tables whose rows lie in `cold`, at most `memory_limit` bytes of them in memory after each commit.
+
+    Half of the limit is for what one batch touches; MemoryLimitError if a batch needs more than all of it, or if the
+    limit is too low for the tables that are declared.
+    """
+
+    def __init__(self, cold: Cold, *, memory_limit: int) -> None:
+        self._cold, self._limit = cold, memory_limit
+        self._parts: dict[str, _Part] = {}
+        self._logs: dict[str, MemoryLog] = {}
+        self._declared = Declared()
+        self.kind = cold.kind
+
+    @property
+    def description(self) -> str:
+        return self._cold.description
+
+    # ------------------------------------------------------------------------------- declarations
+    def table(self, name: str, spec: TableSpec) -> Table:
+        self._declared.add(name, key=spec.key, values=spec.values)
+        Hot(name, spec)  # refuses a spec that cannot be kept, before the place has to
+        rows = self._cold.rows(name, Layout(spec.key, spec.values, spec.expiry))
+        table = LayeredTable(name, spec, rows, self._bound)
+        self._parts[name] = table
+        return table
+
+    def multimap(self, name: str, spec: MultimapSpec) -> Multimap:
+        self._declared.add(name, key=spec.key, values=spec.values)
+        rows = self._cold.rows(name, Layout(spec.key, spec.values, spec.expiry, many=True))
+        multimap = LayeredMultimap(name, spec, rows, self._bound)
+        self._parts[name] = multimap
+        return multimap
+
+    def log(self, name: str, schema: pl.Schema) -> Log:
+        self._declared.add(name, rows=schema)
+        self._cold.log(name, schema)
+        self._logs[name] = MemoryLog(name, schema)
+        return self._logs[name]
+
+    # -------------------------------------------------------------------------------------- memory
+    def _bound(self) -> None:
+        """Forget what was not touched lately, once it is too much."""
+        if sum(part.nbytes for part in self._parts.values()) <= self._limit:
+            return
+        for part in self._parts.values():
+            part.shrink()
+        needed = {part.name: part.young for part in self._parts.values()}
+        if sum(needed.values()) > self._limit:
+            largest = max(needed, key=needed.__getitem__)
+            raise MemoryLimitError(
+                f"the rows that one batch touches need {sum(needed.values())} bytes of memory, {needed[largest]} of "
+                f"them for {largest!r}, and memory_limit={self._limit}. Nothing of the batch was committed. Raise "
+                "memory_limit=, or let a batch read less: max_files_per_trigger= or max_bytes_per_trigger= of the scan"
+            )
+
+    def _refuse_little(self) -> None:
+        least = _LEAST * max(1, len(self._parts))
+        if self._limit < least:
+            raise MemoryLimitError(
+                f"memory_limit={self._limit} is too low for the {len(self._parts)} tables of this query, which need "
+                f"{_LEAST} bytes each to work with. Write memory_limit={least} or more"
+            )
+
+    # -------------------------------------------------------------------------- commit and restore
+    def commit(self, version: int, attempt: str) -> StateRef:
+        changes = {name: part.changes() for name, part in self._parts.items()}
+        changes = {name: each for name, each in changes.items() if each.written.height or each.removed.height}
+        added = {name: rows for name, log in self._logs.items() if (rows := log.changes()) is not None}
+        note = {
+            "schemas": self._declared.schemas,
+            "tables": {name: part.note() for name, part in self._parts.items()},
+        }
+        ref = self._cold.commit(version, attempt, changes, added, note)
+        for part in self._parts.values():
+            part.settle(version)
+        for log in self._logs.values():
+            log.settle()
+        if 2 * sum(part.young for part in self._parts.values()) > self._limit:
+            for part in self._parts.values():
+                part.age()
+        return {**ref, "home": self.kind}
+
+    def restore(self, ref: StateRef | None) -> None:
+        self._refuse_little()
+        note = self._cold.restore(ref)
+        if ref is not None:
+            self._declared.refuse_others(note["schemas"], self._cold.description)
+        for name, part in self._parts.items():
+            part.load(note["tables"][name] if ref is not None else {})
+        for name, log in self._logs.items():
+            log.load(self._cold.logged(name))
+
+    def verify(self, ref: StateRef) -> bool:
+        return self._cold.verify(ref)
+
+    def tidy(self, committed: int) -> None:
+        self._cold.tidy(committed)
+
+    def metrics(self) -> dict[str, dict[str, int]]:
+        return {name: {"rows": len(part), "bytes": part.nbytes} for name, part in list(self._parts.items())}
