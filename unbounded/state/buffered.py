@@ -11,7 +11,7 @@ import polars as pl
 from unbounded.errors import PlanError
 from unbounded.state import MultimapSpec
 from unbounded.state.cold import NUMBER, Changes, ColdRows
-from unbounded.state.hot import Hot, first_of_each, keys_of, members, rows_at, rows_where
+from unbounded.state.hot import KeySet, rows_at, rows_where
 from unbounded.state.index import canonical
 
 __all__ = ["LayeredMultimap"]
@@ -24,7 +24,7 @@ class LayeredMultimap:
     """Any number of rows per key; those of earlier commits are not kept in memory. `spent` as of a table."""
 
     _arrived: list[pl.DataFrame]
-    _gone: Hot  # rows outside that were removed since the last commit
+    _gone: KeySet  # rows outside that were removed since the last commit
     _rows: int
     _next: int
     _watermark: int
@@ -62,9 +62,9 @@ class LayeredMultimap:
 
     def probe(self, keys: pl.DataFrame) -> pl.DataFrame:
         accepted = self._accept(keys, self.spec.key)
-        numbering = members(self.name, self.spec.key)
-        asked = numbering.number(accepted)
-        rows = self._under(rows_at(accepted, first_of_each(asked)), numbering)
+        asked_keys = KeySet(self.spec.key)
+        asked = asked_keys.number(accepted)
+        rows = self._under(asked_keys)
         rows = rows.sort(_ASKED, *self.spec.order, NUMBER, nulls_last=False)
         owner = rows[_ASKED].to_numpy()
         first, last = np.searchsorted(owner, asked, "left"), np.searchsorted(owner, asked, "right")
@@ -89,12 +89,12 @@ class LayeredMultimap:
 
     def remove(self, keys: pl.DataFrame) -> None:
         accepted = self._accept(keys, self.spec.key)
-        numbering = members(self.name, self.spec.key)
-        first = first_of_each(numbering.number(accepted))
-        cold = self._known(self._cold.find(rows_at(accepted, first)))
+        unwanted = KeySet(self.spec.key)
+        unwanted.number(accepted)
+        cold = self._known(self._cold.find(unwanted.frame()))
         self._forget(cold)
         arrived = self._arrivals()
-        stays = rows_where(arrived, ~numbering.has(arrived))
+        stays = rows_where(arrived, ~unwanted.has(arrived))
         self._arrived = [stays] if stays.height else []
         self._rows -= cold.height + arrived.height - stays.height
 
@@ -124,18 +124,18 @@ class LayeredMultimap:
         cold = cold.select(self._cold.layout.schema.names())
         return rows_where(cold, ~self._gone.has(cold)) if len(self._gone) and cold.height else cold
 
-    def _under(self, keys: pl.DataFrame, numbering: Hot) -> pl.DataFrame:
+    def _under(self, keys: KeySet) -> pl.DataFrame:
         """The rows of these keys, and the number of their key."""
-        rows = [self._known(self._cold.find(keys))]
+        rows = [self._known(self._cold.find(keys.frame()))]
         if self._arrived:
             arrived = self._arrivals()
-            rows.append(rows_where(arrived, numbering.has(arrived)))
+            rows.append(rows_where(arrived, keys.has(arrived)))
         under = pl.concat(rows)
-        return under.with_columns(pl.Series(_ASKED, numbering.number(keys_of(under, self.spec.key))))
+        return under.with_columns(pl.Series(_ASKED, keys.number(under)))
 
     def _forget(self, cold: pl.DataFrame) -> None:
         if cold.height:
-            self._gone.number(keys_of(cold, self._identity))
+            self._gone.number(cold)
             self._spent()
 
     # ------------------------------------------------------------------------- durability and size
@@ -150,7 +150,7 @@ class LayeredMultimap:
         return self.young
 
     def changes(self) -> Changes:
-        return Changes(self._arrivals(), keys_of(self._gone.scan(), self._identity))
+        return Changes(self._arrivals(), self._gone.frame())
 
     def note(self) -> dict[str, Any]:
         """What has to be known besides the rows."""
@@ -160,12 +160,12 @@ class LayeredMultimap:
         """What changed is durable."""
         self._arrived = []
         if len(self._gone):
-            self._gone = members(self.name, self._identity)
+            self._gone = KeySet(self._identity)
 
     def load(self, note: Mapping[str, Any]) -> None:
         """Begin with what the place holds."""
         self._arrived = []
-        self._gone = members(self.name, self._identity)
+        self._gone = KeySet(self._identity)
         self._rows, self._watermark = int(note.get("rows", 0)), int(note.get("watermark", _BEGINNING))
         self._next = int(note.get("next", 0))
 

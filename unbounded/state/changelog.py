@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import io
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
@@ -43,6 +43,7 @@ __all__ = [
     "read_delta",
     "read_frame",
     "read_record",
+    "stream_of",
     "unpack",
 ]
 
@@ -170,7 +171,7 @@ def read_frame(storage: Storage, run: Run) -> pl.DataFrame:
 
 def pack(frames: Mapping[str, pl.DataFrame]) -> tuple[list[list[Any]], bytes]:
     """Frames as one blob, and the name and length of each. `write_ipc` to a path would cost 0.4 ms more."""
-    streams = {name: _stream(frame) for name, frame in frames.items()}
+    streams = {name: stream_of(frame) for name, frame in frames.items()}
     return [[name, len(stream)] for name, stream in streams.items()], b"".join(streams.values())
 
 
@@ -183,7 +184,8 @@ def unpack(lengths: Iterable[Sequence[Any]], blob: bytes) -> dict[str, bytes]:
     return streams
 
 
-def _stream(frame: pl.DataFrame) -> bytes:
+def stream_of(frame: pl.DataFrame) -> bytes:
+    """A frame as a compressed Arrow stream; its bytes are checked before it is read."""
     stream = io.BytesIO()
     frame.write_ipc_stream(stream, compression="lz4")
     return stream.getvalue()
@@ -261,7 +263,7 @@ class Writer:
 
     def _write(self, draft: Catalogue, level: int, until: int, rows: pl.DataFrame) -> Run:
         record = {"level": level, "until": until, "rows": rows.height}
-        file = self._put(draft.generation, "run", record, _stream(rows))
+        file = self._put(draft.generation, "run", record, stream_of(rows))
         slots = rows[SLOT].to_numpy() if SLOT in rows.columns and rows.height else np.zeros(1, np.uint32)
         low, high = int(slots.min()), int(slots.max())
         return Run(file, level, until, rows.height, low, high)
@@ -333,8 +335,24 @@ def _covered(run: Run, segments: Mapping[int, Run], segment: int) -> bool:
 
 
 # --------------------------------------------------------------------------------------- deleting
-def forget_unneeded(storage: Storage, committed: int, retain: int) -> None:
+class Listing(Protocol):
+    """A catalogue, as far as it says what it needs."""
+
+    @property
+    def generation(self) -> int: ...
+
+    def names(self) -> set[str]: ...
+
+
+def forget_unneeded(
+    storage: Storage,
+    committed: int,
+    retain: int,
+    listing_of: Callable[[Storage, Record], Listing] = catalogue_of,
+) -> None:
     """Delete what the last `retain` versions, and any newer one, do not need. Names of other kinds are left alone.
+
+    `listing_of` gives the catalogue that a state record names.
 
     Only the records of the oldest retained version have to be asked, all attempts of it: along a chain of commits
     versions and generations rise, and what is older than a record and not named by it is not named by a later one.
@@ -348,7 +366,7 @@ def forget_unneeded(storage: Storage, committed: int, retain: int) -> None:
     generations = []
     for name in (f"state/{name}" for name, version in records.items() if version == oldest):
         record, _ = decode(storage.read(name), "state", oldest, f"{storage.url}/{name}")
-        catalogue = catalogue_of(storage, record)
+        catalogue = listing_of(storage, record)
         needed |= catalogue.names() | {delta for delta, _ in record["deltas"]}
         generations.append(catalogue.generation)
     old = [f"state/{name}" for name, version in sorted(records.items(), key=lambda each: each[1]) if version < oldest]

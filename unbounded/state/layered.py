@@ -22,7 +22,7 @@ from unbounded.state import Log, Multimap, MultimapSpec, StateRef, Table, TableS
 from unbounded.state.buffered import LayeredMultimap
 from unbounded.state.cold import Changes, Cold, ColdRows, Layout
 from unbounded.state.declared import Declared
-from unbounded.state.hot import Hot, keys_of, members, rows_where
+from unbounded.state.hot import Hot, KeySet, keys_of, rows_where
 from unbounded.state.memory import MemoryLog
 from unbounded.state.slots import Mask
 
@@ -38,7 +38,7 @@ class LayeredTable:
 
     _young: Hot
     _old: Hot | None
-    _gone: Hot  # keys that were removed since the last commit; may have come back to the young generation
+    _gone: KeySet  # keys that were removed since the last commit; may have come back to the young generation
     _rows: int
     _watermark: int
 
@@ -73,7 +73,7 @@ class LayeredTable:
         return rows
 
     def remove(self, keys: pl.DataFrame) -> None:
-        self._fetch(keys)
+        keys = self._fetch(keys)
         self._counted(lambda: self._young.remove(keys))
         self._forget(keys)
 
@@ -87,22 +87,24 @@ class LayeredTable:
         return self._rows
 
     # -------------------------------------------------------------------------------- the layers
-    def _decided(self, keys: pl.DataFrame) -> Mask:
-        """Of which keys the place has not the last word."""
-        decided = self._young.has(keys)
-        return decided | self._gone.has(keys) if len(self._gone) else decided
+    def _decided(self, rows: pl.DataFrame) -> Mask:
+        """On which rows the place has not the last word."""
+        decided = self._young.has(rows)
+        return decided | self._gone.has(rows) if len(self._gone) else decided
 
-    def _fetch(self, rows: pl.DataFrame) -> None:
-        """Take everything that is known of the keys of these rows into the young generation."""
-        missing = self._young.absent(rows)
+    def _fetch(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Take what is known of the keys of these rows into the young generation; gives the keys, canonical."""
+        keys = self._young.canonical_keys(rows)
+        missing = self._young.absent(keys)
         if missing.height and len(self._gone):
-            missing = self._gone.absent(missing)
+            missing = rows_where(missing, ~self._gone.has(missing))
         if missing.height and self._old is not None:
-            self._young.admit(self._old.lookup(missing))
-            missing = self._old.absent(missing)
+            held, missing = self._old.held(missing)
+            self._young.admit(held)
         if missing.height:
             self._young.admit(self._cold.find(missing))
         self._spent()
+        return keys
 
     def _counted(self, act: Callable[[], _Answer]) -> _Answer:
         """Do something to the young generation, which holds all that is known of the keys in question."""
@@ -115,7 +117,7 @@ class LayeredTable:
     def _forget(self, rows: pl.DataFrame) -> None:
         """The keys of these rows are no longer there, whatever lies below the young generation."""
         if rows.height:
-            self._gone.number(keys_of(rows, self.spec.key))
+            self._gone.number(rows)
             if self._old is not None:
                 self._old.remove(keys_of(rows, self.spec.key))
 
@@ -130,7 +132,7 @@ class LayeredTable:
         return self.young + (0 if self._old is None else self._old.nbytes)
 
     def changes(self) -> Changes:
-        gone = keys_of(self._gone.scan(), self.spec.key)
+        gone = self._gone.frame()
         return Changes(self._young.changed(), rows_where(gone, ~self._young.has(gone)))
 
     def note(self) -> dict[str, Any]:
@@ -141,13 +143,13 @@ class LayeredTable:
         """What changed is durable."""
         self._young.settle(version)
         if len(self._gone):
-            self._gone = members(self.name, self.spec.key)
+            self._gone = KeySet(self.spec.key)
 
     def load(self, note: Mapping[str, Any]) -> None:
         """Begin with what the place holds."""
         self._young = Hot(self.name, self.spec)
         self._old = None
-        self._gone = members(self.name, self.spec.key)
+        self._gone = KeySet(self.spec.key)
         self._rows, self._watermark = int(note.get("rows", 0)), int(note.get("watermark", _BEGINNING))
 
     def shrink(self) -> None:
