@@ -41,6 +41,7 @@ ORDER = (
     "cards",
     "trigger",
     "operators",
+    "inputs",
     "report",
     "query",
     "handle",

@@ -514,11 +514,30 @@ def test_a_file_that_cannot_be_read_is_named_and_can_be_taken_away(tmp_path: Pat
     (tmp_path / "in" / "bad.csv").write_text("a\nx\n")
     frame = ub.scan_csv(tmp_path / "in", schema={"a": pl.Int64})
     options: Any = {"checkpoint": tmp_path / "ckpt", "trigger": ub.available_now()}
-    with pytest.raises(ub.ConnectorError, match=r"(?s)bad\.csv.*pending_only=True"):
+    with pytest.raises(ub.ConnectorError, match=r"(?s)bad\.csv.*then start again"):
         frame.sink_parquet(tmp_path / "out", **options)
     (tmp_path / "in" / "bad.csv").unlink()
-    with pytest.raises(ub.ConnectorError, match=r"bad\.csv.*gone.*pending_only=True"):
-        frame.sink_parquet(tmp_path / "out", **options)
-    assert ub.reset(tmp_path / "ckpt", pending_only=True) == [f"offsets/{0:012d}"]
     frame.sink_parquet(tmp_path / "out", **options)
     assert ub.read_sink(tmp_path / "out").collect()["a"].to_list() == [1]
+
+
+def test_what_a_function_may_have_seen_is_only_planned_anew_when_asked(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "bad.csv").write_text("a\nx\n")
+    seen: list[int] = []
+
+    def start() -> None:
+        frame = ub.scan_csv(tmp_path / "in", schema={"a": pl.Int64})
+        frame.foreach_batch(
+            lambda rows, _: seen.extend(rows["a"]), checkpoint=tmp_path / "ckpt", trigger=ub.available_now()
+        )
+
+    with pytest.raises(ub.ConnectorError, match=r"(?s)bad\.csv.*pending_only=True"):
+        start()
+    (tmp_path / "in" / "bad.csv").rename(tmp_path / "good.csv")
+    with pytest.raises(ub.ConnectorError, match=r"bad\.csv.*gone.*pending_only=True"):
+        start()
+    assert ub.reset(tmp_path / "ckpt", pending_only=True) == [f"offsets/{0:012d}"]
+    (tmp_path / "in" / "good.csv").write_text("a\n1\n")
+    start()
+    assert seen == [1]

@@ -163,7 +163,7 @@ def _computes_again_what_the_sink_holds(patch: pytest.MonkeyPatch) -> None:
     honest = MicroBatches._run
 
     def again(self: MicroBatches, intent: Any, phases: Any) -> Any:
-        self._checkpoint.pending = None if self._checkpoint.pending == intent else self._checkpoint.pending
+        self._pending = None if self._pending == intent else self._pending
         return honest(self, intent, phases)
 
     patch.setattr(MicroBatches, "_run", again)

@@ -3,11 +3,11 @@
     metadata            the query's id and what a restart compares (`Flow.pinned`)
     offsets/<batch>     the intent: what batch will read, and the watermarks it decides by
     state/...           what operators and sources remember (written by the home of the state)
-    commits/<batch>     the batch happened; refers to the digests of everything above
+    commits/<batch>     the batch happened; holds its intent, and refers to the digest of its state
     lock                held while a process runs the query
 
-A batch happened if and only if its commit exists, or its sink says so: then the commit is rebuilt
-from the sink's receipt.
+A batch happened if and only if its commit exists, or its sink says so: then the commit is the sink's receipt. A sink
+that can say so needs no intent: without its receipt nobody saw a row of the batch, so it may be planned anew.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from unbounded.connectors import Offset
 from unbounded.errors import CheckpointError, ConcurrentQueryError, QueryChangedError
 from unbounded.state import StateRef
-from unbounded.storage import Lock, Storage, decode, digest, encode, open_storage
+from unbounded.storage import Lock, Storage, decode, encode, open_storage
 
 __all__ = ["RETAIN", "Checkpoint", "Commit", "Intent", "reset"]
 
@@ -51,19 +51,32 @@ class Intent:
 class Commit:
     """What is true after a batch: all the next one builds on."""
 
-    batch: int
+    intent: Intent
     attempt: str
-    intent: str
-    """Digest of the intent's record."""
     positions: Mapping[str, Offset]
     """The last offset per source name, of sources that need it handed back."""
     watermarks: Mapping[str, int]
     """Per watermark name: newest event time seen, less the delay."""
-    watermark: int | None
-    """By which the batch evicted; the next one judges lateness by it."""
     state: StateRef | None
-    time: str
-    final: bool
+
+    @property
+    def batch(self) -> int:
+        """The batch that happened."""
+        return self.intent.batch
+
+    @property
+    def watermark(self) -> int | None:
+        """By which the batch evicted; the next one judges lateness by it."""
+        return self.intent.watermark
+
+    def record(self) -> dict[str, Any]:
+        """As JSON; the receipt of the batch at its sink, too."""
+        return {**vars(self), "intent": vars(self.intent)}
+
+    @staticmethod
+    def of(record: Mapping[str, Any]) -> Commit:
+        """The inverse of `record`."""
+        return Commit(**{**record, "intent": Intent(**record["intent"])})
 
 
 class Checkpoint:
@@ -75,7 +88,6 @@ class Checkpoint:
         self.id = ""
         self.pinned: Mapping[str, Any] = {}
         self.last: Commit | None = None
-        self.done: Intent | None = None
         self.pending: Intent | None = None
 
     @property
@@ -89,8 +101,8 @@ class Checkpoint:
 
         `may_differ` are dotted paths in `pinned` that the user allowed to change.
 
-        Afterwards `id`, `pinned` (as of the first start), `last` (the newest commit, None before the first batch),
-        `done` (its intent) and `pending` (an intent without a commit) are set.
+        Afterwards `id`, `pinned` (as of the first start), `last` (the newest commit, None before the first batch)
+        and `pending` (an intent without a commit) are set.
         """
         self._lock = self._storage.lock(_owner(run_id, name))
         for folder in ("", "offsets", "commits", "state"):
@@ -104,36 +116,16 @@ class Checkpoint:
                 "from a backup, or start with a new checkpoint and a new output path"
             )
         self.last = self._read_commit(commits[-1]) if commits else None
-        if self.last is not None and self.last.batch in offsets:
-            self.done = self._intent_of(self.last)
-        after = self.next_batch
+        after = 0 if self.last is None else self.last.batch + 1
         self.pending = self._read_intent(after) if after in offsets else None
 
-    @property
-    def next_batch(self) -> int:
-        return 0 if self.last is None else self.last.batch + 1
-
-    def _intent_of(self, commit: Commit) -> Intent:
-        found = self._read_intent(commit.batch)
-        if self.intent_digest(found) != commit.intent:
-            raise CheckpointError(
-                f"{self.url}/offsets/{commit.batch:012d} is not the intent that was committed; it was copied from "
-                "elsewhere. Restore the file from a backup, or start with a new checkpoint and a new output path"
-            )
-        return found
-
-    def intend(self, intent: Intent) -> str:
-        """Write an intent durably and return its digest."""
-        return self._put("offsets", intent.batch, vars(intent))
+    def intend(self, intent: Intent) -> None:
+        """Write an intent durably."""
+        self._put("offsets", intent.batch, vars(intent))
 
     def commit(self, commit: Commit) -> None:
         """Write a commit durably: now the batch happened."""
-        self._put("commits", commit.batch, vars(commit))
-        self.last, self.pending = commit, None
-
-    def intent_digest(self, intent: Intent) -> str:
-        """The digest that `intend` gave for this intent."""
-        return digest(encode("offsets", intent.batch, vars(intent)))
+        self._put("commits", commit.batch, commit.record())
 
     def tidy(self, committed: int) -> None:
         """Delete the records of batches that are no longer retained, oldest first."""
@@ -149,16 +141,14 @@ class Checkpoint:
             self._lock.release()
             self._lock = None
 
-    def _put(self, kind: str, batch: int, record: Mapping[str, Any]) -> str:
-        data = encode(kind, batch, record)
+    def _put(self, kind: str, batch: int, record: Mapping[str, Any]) -> None:
         try:
-            self._storage.put(f"{kind}/{batch:012d}", data)
+            self._storage.put(f"{kind}/{batch:012d}", encode(kind, batch, record))
         except FileExistsError:
             raise ConcurrentQueryError(
                 f"another process wrote {kind} of batch {batch} in {self.url} meanwhile. Nothing of this run was "
                 "committed. Let only one process run a query"
             ) from None
-        return digest(data)
 
     def _numbers(self, folder: str) -> list[int]:
         return sorted(int(name) for name in self._storage.names(folder) if name.isdigit())
@@ -171,7 +161,7 @@ class Checkpoint:
         return Intent(**self._read("offsets", batch))
 
     def _read_commit(self, batch: int) -> Commit:
-        return Commit(**self._read("commits", batch))
+        return Commit.of(self._read("commits", batch))
 
     def _read_metadata(self, pinned: Mapping[str, Any], may_differ: Collection[str], *, fresh: bool) -> None:
         try:

@@ -2,6 +2,9 @@
 
 `MicroBatches.run_once` reads as the protocol is written: intend, ask the sink, execute, remember,
 write, commit, let go. Nothing here runs in a thread of its own; `manager` gives it one.
+
+Without a word of it on disk, a batch whose rows nobody saw is planned anew. So a sink that says exactly what it holds
+needs no intent; for any other one it is durable before the sink sees a row.
 """
 
 from __future__ import annotations
@@ -15,20 +18,9 @@ from typing import Any
 import polars as pl
 
 from unbounded.checkpoint import Checkpoint, Commit, Intent
-from unbounded.connectors import (
-    Blames,
-    Counts,
-    Identity,
-    Located,
-    Mode,
-    Offset,
-    Remembers,
-    Sink,
-    Tidies,
-    Verifies,
-    WatermarkPolicy,
-)
+from unbounded.connectors import Identity, Mode, Offset, Sink, Tidies, WatermarkPolicy
 from unbounded.errors import CheckpointError, ConnectorError, FinishedError
+from unbounded.inputs import Inputs
 from unbounded.lineage import table_key
 from unbounded.operators import FINAL, Batch
 from unbounded.operators.flow import Flow, Outcome
@@ -76,18 +68,11 @@ class MicroBatches:
         self._checkpoint, self._home = checkpoint, home
         self._background, self._wall_clock, self._clock = background, wall_clock, clock
         self.run_id = secrets.token_hex(16)
-        # A frame may be used in several queries, so what one run has seen must not be known to another.
-        self._sources = {
-            name: scan.source.fresh() if isinstance(scan.source, Remembers) else scan.source
-            for name, scan in self._flow.scans.items()
-        }
         self._tables = {name: home.table(name, spec) for name, spec in self._flow.tables().items()}
-        self._memories = {
-            name: home.log(f"source {name}", source.memory_schema)
-            for name, source in self._sources.items()
-            if isinstance(source, Remembers)
-        }
+        self._inputs = Inputs(self._flow.scans, home)
         self._reported: float | None = None
+        self._last: Commit | None = None
+        self._pending: Intent | None = None
         self._running: Mapping[str, Offset] | None = None
         self._forget_at_end = forget_at_end
 
@@ -97,9 +82,13 @@ class MicroBatches:
         return self._checkpoint.id
 
     @property
-    def last(self) -> Commit | None:
-        """The newest commit; None before the first batch."""
-        return self._checkpoint.last
+    def _next_batch(self) -> int:
+        return 0 if self._last is None else self._last.batch + 1
+
+    @property
+    def _sink_tells(self) -> bool:
+        """Whether the sink alone knows which batches happened."""
+        return self._sink.guarantee == "exactly-once"
 
     def explain(self) -> str:
         """The plan, what is remembered and for how long, and what the sink guarantees."""
@@ -121,11 +110,16 @@ class MicroBatches:
         self._policy = settled(self._asked_policy, began, where=self._checkpoint.url, several=several)
         identity = Identity(self._checkpoint.id, self.run_id, self._name)
         self._sink.open(identity, self._flow.plan.schema, self._flow.key, self._sink_mode)
+        self._last, self._pending = self._checkpoint.last, self._checkpoint.pending
+        if self._sink_tells and (receipt := self._sink.written(self._next_batch)) is not None:
+            self._pending = Commit.of(receipt).intent
         self._refuse_another_history()
-        self._restore(self.last.state if self.last is not None else None)
+        self._restore(self._last.state if self._last is not None else None)
         self._flow.open(self._wall_clock)
-        if self._checkpoint.done is not None:
-            self._acknowledge(self._checkpoint.done)  # a crash may have come before that, or in the midst of it
+        if self._last is not None:
+            self._inputs.acknowledge(
+                self._last.intent.offsets
+            )  # a crash may have come before that, or in the midst of it
 
     @property
     def _sink_mode(self) -> Mode:
@@ -134,19 +128,16 @@ class MicroBatches:
         return "complete" if whole and "complete" in self._sink.modes else self._mode
 
     def _pinned(self) -> dict[str, Any]:
-        sources = {
-            name: {
-                "schema": {column: str(dtype) for column, dtype in source.schema.items()},
-                "place": source.location if isinstance(source, Located) else "",
-            }
-            for name, source in self._sources.items()
+        own = {
+            "watermark_policy": self._policy,
+            "sources": self._inputs.pinned(),
+            "sink": self._sink.description,
         }
-        own = {"watermark_policy": self._policy, "sources": sources, "sink": self._sink.description}
         return {**self._flow.pinned(), **own}
 
     def _refuse_another_history(self) -> None:
-        """A crash leaves the sink ahead by the one batch that was intended; anything else means a restored backup."""
-        following = self._checkpoint.next_batch + (self._checkpoint.pending is not None)
+        """A crash leaves the sink ahead by the one batch that was begun; anything else means a restored backup."""
+        following = self._next_batch + (self._pending is not None)
         if self._sink.written(following) is not None:
             raise CheckpointError(
                 f"{self._checkpoint.url} ends before batch {following}, which {self._sink.description} already holds: "
@@ -155,19 +146,15 @@ class MicroBatches:
             )
         # A memory sink of another process began empty, and would show a part of the answer as the whole.
         remembers = self._sink.guarantee == "exactly-once" or (self._sink.keeps_table and self._mode != "complete")
-        if self.last is not None and remembers and self._sink.written(self.last.batch) is None:
+        if self._last is not None and remembers and self._sink.written(self._last.batch) is None:
             raise ConnectorError(
-                f"{self._sink.description} does not hold batch {self.last.batch}, which {self._checkpoint.url} says "
+                f"{self._sink.description} does not hold batch {self._last.batch}, which {self._checkpoint.url} says "
                 "was written there. Restore the output, or start with a new checkpoint and a new output path"
             )
 
     def _restore(self, ref: StateRef | None) -> None:
         self._home.restore(ref)
-        for name, memory in self._memories.items():
-            source = self._sources[name]
-            assert isinstance(source, Remembers)
-            for rows in memory.restored():
-                source.remember(rows)
+        self._inputs.restore()
 
     # One micro-batch ----------------------------------------------------------------------------
     def run_once(self, *, limited: bool = True, ends: Mapping[str, Offset | None] | None = None) -> Progress | None:
@@ -179,21 +166,16 @@ class MicroBatches:
         phases = Phases(self._clock)
         with phases.phase("triggerExecution"):
             with phases.phase("latestOffset"):
-                intent = self._checkpoint.pending or self._plan(limited, ends)
+                intent = self._pending or self._plan(limited, ends)
             if intent is None:
                 return None
             return self._run(intent, phases)
 
     def finish(self) -> Progress | None:
         """Declare the input ended: one last batch with an infinite watermark closes every group."""
-        if self.last is not None and self.last.final:
+        if self._last is not None and self._last.intent.final:
             return None
-        waiting = [
-            file
-            for source in self._sources.values()
-            if isinstance(source, Counts)
-            for file in source.metrics().get("waiting", ())
-        ]
+        waiting = list(self._inputs.waiting())
         if waiting:
             raise ConnectorError(
                 f"final=True declares the input ended, and {', '.join(map(repr, waiting[:3]))} still waits to be "
@@ -205,138 +187,112 @@ class MicroBatches:
 
     def ends(self) -> dict[str, Offset | None]:
         """How far each source goes now."""
-        return {name: source.end() for name, source in self._sources.items()}
+        return self._inputs.ends()
 
     def still_open(self) -> str | None:
         """How much an ended run has not emitted yet, and until when; None where nothing waits."""
         if self._mode != "append" or not self._flow.evicts:
             return None
         groups = sum(size["rows"] for name, size in self._home.metrics().items() if name.endswith("/groups"))
-        return left_open(groups, self.last.watermark if self.last is not None else None)
+        return left_open(groups, self._last.watermark if self._last is not None else None)
 
     def describe_pending(self) -> str:
         """Where the run stands, with what the batch reads, for error messages."""
         if self._running is None:
-            return f"between batches, before batch {self._checkpoint.next_batch}"
+            return f"between batches, before batch {self._next_batch}"
         text = str(dict(self._running))
         offsets = text if len(text) <= 500 else f"{text[:500]}..."
-        return f"in batch {self._checkpoint.next_batch} (offsets {offsets}), of which nothing was committed"
+        return f"in batch {self._next_batch} (offsets {offsets}), of which nothing was committed"
 
     def _plan(self, limited: bool, ends: Mapping[str, Offset | None] | None) -> Intent | None:
-        positions = self.last.positions if self.last is not None else {}
-        offsets: dict[str, Offset] = {}
-        for name, source in self._sources.items():
-            if ends is not None and ends[name] is None:
-                continue
-            until = source.latest(positions.get(name), ends[name] if ends else None, limited=limited)
-            if until is not None:
-                offsets[name] = until
-        if offsets and self.last is not None and self.last.final:
+        positions = self._last.positions if self._last is not None else {}
+        offsets = self._inputs.latest(positions, ends, limited=limited)
+        if offsets and self._last is not None and self._last.intent.final:
             raise FinishedError(
                 f"the input of {self._checkpoint.url} was declared ended by available_now(final=True), and new rows "
                 f"came from {', '.join(map(repr, offsets))}. Start with a new checkpoint and a new output path"
             )
-        moved = self._watermark() != (self.last.watermark if self.last is not None else None)
+        moved = self._watermark() != (self._last.watermark if self._last is not None else None)
         if not offsets and not (moved and self._flow.evicts and self._mode != "complete"):
             return None
         return self._intent(offsets, self._watermark(), final=False)
 
     def _intent(self, offsets: Mapping[str, Offset], watermark: int | None, *, final: bool) -> Intent:
-        late = self.last.watermark if self.last is not None else None
+        late = self._last.watermark if self._last is not None else None
         now = self._wall_clock().isoformat(timespec="milliseconds")
         # The clock may have been set back; a batch's time never goes back.
-        before = self.last.time if self.last is not None else now
-        return Intent(self._checkpoint.next_batch, offsets, late, watermark, max(now, before), final)
+        before = self._last.intent.time if self._last is not None else now
+        return Intent(self._next_batch, offsets, late, watermark, max(now, before), final)
 
     def _watermark(self) -> int | None:
-        if self.last is None:
+        if self._last is None:
             return None
-        return combined(self.last.watermarks, self._flow.delays, self._policy, self.last.watermark)
+        return combined(self._last.watermarks, self._flow.delays, self._policy, self._last.watermark)
 
     def _run(self, intent: Intent, phases: Phases) -> Progress:
         """Take an intent all the way to its commit."""
         self._running = intent.offsets
-        with phases.phase("walCommit"):
-            planned = self._checkpoint.pending == intent
-            digest = self._checkpoint.intent_digest(intent) if planned else self._checkpoint.intend(intent)
+        planned = self._pending is intent
         receipt = self._sink.written(intent.batch) if planned else None
         if receipt is not None:
             return self._adopt(intent, receipt, phases)
 
+        if not (planned or self._sink_tells):
+            with phases.phase("walCommit"):
+                self._checkpoint.intend(intent)
         with phases.phase("addBatch"):
             outcome = self._execute(intent)
             attempt = secrets.token_hex(8)
-            state = self._remember(intent, attempt)
-            commit = self._commit_of(intent, digest, attempt, outcome, state)
-            receipt = {"attempt": attempt, "intent": vars(intent), "commit": vars(commit)}
-            self._sink.write(intent.batch, outcome.rows, receipt, removed=outcome.removed)
-        with phases.phase("commitOffsets"):
-            self._checkpoint.commit(commit)
-        self._running = None
-        self._let_go(intent)
-        return self._progress(intent, commit, phases, outcome)
+            commit = self._commit_of(intent, attempt, outcome, self._remember(intent, attempt))
+            self._sink.write(intent.batch, outcome.rows, commit.record(), removed=outcome.removed)
+        self._commit(commit, phases)
+        return self._progress(intent, phases, outcome)
 
     def _execute(self, intent: Intent) -> Outcome:
         """Read exactly the intended range, and let the rows flow."""
-        positions = self.last.positions if self.last is not None else {}
-        rows = {
-            name: source.read(positions.get(name), intent.offsets[name])
-            if name in intent.offsets
-            else pl.LazyFrame(schema=source.schema)
-            for name, source in self._sources.items()
-        }
+        positions = self._last.positions if self._last is not None else {}
+        rows = self._inputs.read(positions, intent.offsets)
         batch = Batch(intent.batch, datetime.fromisoformat(intent.time), intent.late, intent.watermark)
         try:
             outcome = self._flow.run(batch, rows, self._tables)
         except (pl.exceptions.PolarsError, OSError) as error:
             raise self._blamed(intent, error) from error
-        for name, until in intent.offsets.items():
-            source = self._sources[name]
-            if isinstance(source, Verifies):
-                source.verify(positions.get(name), until)
+        self._inputs.verify(positions, intent.offsets)
         return outcome
 
     def _blamed(self, intent: Intent, error: Exception) -> Exception:
         """An error that names the file that cannot be read, if it is one that did not fit its columns."""
-        for name, until in intent.offsets.items():
-            source = self._sources[name]
-            unit = source.unreadable(until) if isinstance(source, Blames) else None
-            if unit is not None:
-                return ConnectorError(
-                    f"source {name!r} cannot be read as its columns: {unit}. Batch {intent.batch} was not committed. "
-                    'Mend the file, or take it away, or scan text with on_bad_record="dead_letter" to set that aside; '
-                    f"then let the batch be planned anew: ub.reset({self._checkpoint.url!r}, pending_only=True)"
-                )
-        return error
+        found = self._inputs.unreadable(intent.offsets)
+        if found is None:
+            return error
+        name, unit = found
+        again = f"let the batch be planned anew: ub.reset({self._checkpoint.url!r}, pending_only=True)"
+        return ConnectorError(
+            f"source {name!r} cannot be read as its columns: {unit}. Batch {intent.batch} was not committed. "
+            'Mend the file, or take it away, or scan text with on_bad_record="dead_letter" to set that aside; '
+            f"then {'start again' if self._sink_tells else again}"
+        )
 
     def _remember(self, intent: Intent, attempt: str) -> StateRef | None:
-        if not self._tables and not self._memories:
+        if not self._tables and not self._inputs.remember:
             return None
-        for name, until in intent.offsets.items():
-            source = self._sources[name]
-            if isinstance(source, Remembers):
-                self._memories[name].append(source.memory(until))
+        self._inputs.note(intent.offsets)
         return self._home.commit(intent.batch, attempt)
 
-    def _commit_of(self, intent: Intent, digest: str, attempt: str, outcome: Outcome, state: StateRef | None) -> Commit:
-        before = self.last
-        kept = {name: offset for name, offset in intent.offsets.items() if name not in self._memories}
+    def _commit_of(self, intent: Intent, attempt: str, outcome: Outcome, state: StateRef | None) -> Commit:
+        before = self._last
         return Commit(
-            batch=intent.batch,
-            attempt=attempt,
-            intent=digest,
-            positions={**(before.positions if before is not None else {}), **kept},
+            intent,
+            attempt,
+            positions=self._inputs.positions(before.positions if before is not None else {}, intent.offsets),
             watermarks=advanced(before.watermarks if before is not None else {}, outcome.seen, self._flow.delays),
-            watermark=intent.watermark,
             state=state,
-            time=intent.time,
-            final=intent.final,
         )
 
     def _adopt(self, intent: Intent, receipt: Mapping[str, Any], phases: Phases) -> Progress:
         """The sink holds the batch, only its commit is missing: take that attempt's state, never compute again."""
-        commit = Commit(**receipt["commit"])
-        if receipt["intent"] != vars(intent):
+        commit = Commit.of(receipt)
+        if commit.intent != intent:
             raise CheckpointError(
                 f"{self._sink.description} holds batch {intent.batch} of other rows than {self._checkpoint.url} "
                 "intends: one of the two was restored from a backup. Restore the other, or start with new ones"
@@ -348,29 +304,22 @@ class MicroBatches:
             )
         with phases.phase("addBatch"):
             self._restore(commit.state)
+        self._commit(commit, phases)
+        return self._progress(intent, phases, None)
+
+    def _commit(self, commit: Commit, phases: Phases) -> None:
+        """The batch happened. Tell the sources, and leave the tidying to the background."""
         with phases.phase("commitOffsets"):
             self._checkpoint.commit(commit)
-        self._running = None
-        self._let_go(intent)
-        return self._progress(intent, commit, phases, None)
-
-    def _let_go(self, intent: Intent) -> None:
-        """Tell the sources, and leave the tidying to the background."""
-        for name, until in intent.offsets.items():
-            source = self._sources[name]
-            if isinstance(source, Remembers):
-                source.remember(source.memory(until))
-        self._acknowledge(intent)
-        self._background(lambda: self._tidy(intent.batch))
-
-    def _acknowledge(self, intent: Intent) -> None:
-        for name, until in intent.offsets.items():
-            self._sources[name].acknowledge(until)
+        self._last, self._pending, self._running = commit, None, None
+        self._inputs.pass_over(commit.intent.offsets)
+        self._inputs.acknowledge(commit.intent.offsets)
+        self._background(lambda: self._tidy(commit.batch))
 
     def _tidy(self, committed: int) -> None:
         self._home.tidy(committed)
         self._checkpoint.tidy(committed)
-        for connector in (self._sink, *self._sources.values()):
+        for connector in (self._sink, *self._inputs.tidying):
             if isinstance(connector, Tidies):
                 connector.tidy(committed)
 
@@ -381,7 +330,7 @@ class MicroBatches:
         finally:
             self._checkpoint.close(forget=self._forget_at_end)
 
-    def _progress(self, intent: Intent, commit: Commit, phases: Phases, outcome: Outcome | None) -> Progress:
+    def _progress(self, intent: Intent, phases: Phases, outcome: Outcome | None) -> Progress:
         """Report a committed batch; without an outcome it was adopted."""
         now = self._clock()
         interval = now - self._reported if self._reported is not None else 0.0
@@ -393,7 +342,7 @@ class MicroBatches:
             next_watermark=self._watermark(),
             spent_ms=phases.spent,
             interval=interval,
-            sources=self._sources,
+            inputs=self._inputs,
             sink=self._sink,
             sizes=self._home.metrics(),
         )

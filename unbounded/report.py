@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from unbounded.checkpoint import Intent
-from unbounded.connectors import Counts, Identity, Sink, Source
+from unbounded.connectors import Identity, Sink
+from unbounded.inputs import Inputs
 from unbounded.operators import FINAL
 from unbounded.operators.flow import Outcome
 from unbounded.progress import OperatorProgress, Progress, SinkProgress, SourceProgress
@@ -40,7 +41,7 @@ def report(
     next_watermark: int | None,
     spent_ms: Mapping[str, float],
     interval: float,
-    sources: Mapping[str, Source],
+    inputs: Inputs,
     sink: Sink,
     sizes: Mapping[str, Mapping[str, int]],
 ) -> Progress:
@@ -74,9 +75,9 @@ def report(
                 num_input_rows=read.get(name, 0),
                 input_rows_per_second=_rate(read.get(name, 0), interval),
                 processed_rows_per_second=_rate(read.get(name, 0), spent / 1000),
-                metrics=source.metrics() if isinstance(source, Counts) else {},
+                metrics=inputs.counting[name].metrics() if name in inputs.counting else {},
             )
-            for name, source in sources.items()
+            for name, source in inputs.sources.items()
         ],
         sink=SinkProgress(
             description=sink.description,

@@ -1,0 +1,129 @@
+"""What do the sources of a query offer next, and what becomes of it when the batch is over?
+
+Every method takes and gives offsets by source name, and leaves out the sources without new rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+import polars as pl
+
+from unbounded.connectors import Blames, Counts, Located, Offset, Remembers, Source, Tidies, Verifies
+from unbounded.plan import Scan
+from unbounded.state import Home, Log
+
+__all__ = ["Inputs", "Offsets"]
+
+Offsets: TypeAlias = Mapping[str, Offset]
+"""By source name."""
+
+
+class Inputs:
+    """The sources of one run by their names, and the logs in which a home keeps what some of them have seen.
+
+    Mutable: `_noted` is what the batch that runs adds to those logs.
+    """
+
+    def __init__(self, scans: Mapping[str, Scan], home: Home) -> None:
+        # A frame may be used in several queries, so what one run has seen must not be known to another.
+        self.sources: Mapping[str, Source] = {
+            name: scan.source.fresh() if isinstance(scan.source, Remembers) else scan.source
+            for name, scan in scans.items()
+        }
+        sources = self.sources.items()  # a protocol is asked for once: each time costs as much as a small batch's JSON
+        self._remembering = {name: source for name, source in sources if isinstance(source, Remembers)}
+        self._verifying = {name: source for name, source in sources if isinstance(source, Verifies)}
+        self.counting = {name: source for name, source in sources if isinstance(source, Counts)}
+        self.tidying = [source for _, source in sources if isinstance(source, Tidies)]
+        self._logs: Mapping[str, Log] = {
+            name: home.log(f"source {name}", source.memory_schema) for name, source in self._remembering.items()
+        }
+        self._noted: dict[str, pl.DataFrame] = {}
+
+    @property
+    def remember(self) -> bool:
+        """Whether a batch has something to remember of its input."""
+        return bool(self._logs)
+
+    def pinned(self) -> dict[str, Any]:
+        """What a restart compares."""
+        return {
+            name: {
+                "schema": {column: str(dtype) for column, dtype in source.schema.items()},
+                "place": source.location if isinstance(source, Located) else "",
+            }
+            for name, source in self.sources.items()
+        }
+
+    def restore(self) -> None:
+        """Hand back what the home has restored."""
+        for name, log in self._logs.items():
+            for rows in log.restored():
+                self._remembering[name].remember(rows)
+
+    # One batch ----------------------------------------------------------------------------------
+    def ends(self) -> dict[str, Offset | None]:
+        """How far each source goes now."""
+        return {name: source.end() for name, source in self.sources.items()}
+
+    def latest(self, positions: Offsets, ends: Mapping[str, Offset | None] | None, *, limited: bool) -> Offsets:
+        """How far the next batch reads: behind `positions`, not past `ends` if there are some."""
+        found: dict[str, Offset] = {}
+        for name, source in self.sources.items():
+            if ends is not None and ends[name] is None:
+                continue
+            until = source.latest(positions.get(name), ends[name] if ends else None, limited=limited)
+            if until is not None:
+                found[name] = until
+        return found
+
+    def read(self, positions: Offsets, until: Offsets) -> dict[str, pl.LazyFrame]:
+        """Exactly the rows behind `positions` up to `until`, of every source."""
+        return {
+            name: source.read(positions.get(name), until[name]) if name in until else pl.LazyFrame(schema=source.schema)
+            for name, source in self.sources.items()
+        }
+
+    def verify(self, positions: Offsets, until: Offsets) -> None:
+        """SourceDataLostError if that range changed while Polars read it."""
+        for name, source in self._verifying.items():
+            if name in until:
+                source.verify(positions.get(name), until[name])
+
+    def unreadable(self, until: Offsets) -> tuple[str, str] | None:
+        """The first source with a unit that cannot be read, and which one."""
+        for name, offset in until.items():
+            source = self.sources[name]
+            unit = source.unreadable(offset) if isinstance(source, Blames) else None
+            if unit is not None:
+                return name, unit
+        return None
+
+    def note(self, until: Offsets) -> None:
+        """Hand what was read to the home, for its next commit."""
+        self._noted = {name: self._remembering[name].memory(until[name]) for name in self._logs if name in until}
+        for name, rows in self._noted.items():
+            self._logs[name].append(rows)
+
+    def positions(self, before: Offsets, until: Offsets) -> Offsets:
+        """The last offset of each source that needs it handed back."""
+        return {**before, **{name: offset for name, offset in until.items() if name not in self._logs}}
+
+    def pass_over(self, until: Offsets) -> None:
+        """The batch happened: never offer its range again."""
+        for name, source in self._remembering.items():
+            if name in until:
+                rows = self._noted.pop(name, None)
+                source.remember(source.memory(until[name]) if rows is None else rows)
+
+    def acknowledge(self, until: Offsets) -> None:
+        """Tell the sources that the batch happened; may be repeated."""
+        for name, offset in until.items():
+            self.sources[name].acknowledge(offset)
+
+    def waiting(self) -> Iterator[str]:
+        """What is there and not yet complete."""
+        for source in self.counting.values():
+            yield from source.metrics().get("waiting", ())
