@@ -46,6 +46,15 @@ class _Opened:
     """Of an update sink."""
 
 
+@dataclass(frozen=True)
+class _Staged:
+    """The files of a batch that wait for its entry in the log."""
+
+    rows: pl.DataFrame
+    files: tuple[DataFile, ...]
+    removed: DataFile | None
+
+
 class FileSink:
     """A folder of parquet, csv, ndjson or ipc files, written exactly once.
 
@@ -81,6 +90,7 @@ class FileSink:
         self._storage_options, self._retain, self._clock = storage_options, retain, clock
         self._now: _Opened | None = None
         self._last: int | None = None  # the newest batch this object knows to be recorded and shown
+        self._staged: _Staged | None = None
         self._orphans: set[str] = set()  # staged files that an entry may still name, or nobody will
         self._tidied: int | None = None
 
@@ -130,7 +140,7 @@ class FileSink:
             for folder in ("", "log", "levels"):
                 records.settle(folder)
             place.prepare()
-            self._tidied = None
+            self._tidied = self._staged = None
             self._now = _Opened(owner, Log(records), place, self._merger(owner, place, records))
             self._roll_forward(self._now)
 
@@ -196,7 +206,7 @@ class FileSink:
             self._show(now, entry)
         return entry.receipt
 
-    def write(self, batch: int, rows: pl.DataFrame, receipt: Receipt, *, removed: pl.DataFrame) -> None:
+    def stage(self, batch: int, rows: pl.DataFrame, *, removed: pl.DataFrame) -> None:
         now = self._opened()
         assert rows.schema == now.owner.schema, f"batch {batch} has {rows.schema}, not {now.owner.schema}"
         if self._last is not None and batch != self._last + 1:
@@ -214,7 +224,16 @@ class FileSink:
                 raise
             if files or gone:
                 now.place.settle_staged()
-            entry = Entry(batch, self._clock(), files, gone[0] if gone else None, receipt)
+        self._staged = _Staged(rows, files, gone[0] if gone else None)
+
+    def write(self, batch: int, rows: pl.DataFrame, receipt: Receipt, *, removed: pl.DataFrame) -> None:
+        now = self._opened()
+        if self._staged is None or self._staged.rows is not rows:
+            self.stage(batch, rows, removed=removed)
+        staged, self._staged = self._staged, None
+        assert staged is not None
+        with self._explained(f"cannot be given batch {batch}"):
+            entry = Entry(batch, self._clock(), staged.files, staged.removed, receipt)
             now.log.append(entry)
             self._show(now, entry)
 

@@ -5,6 +5,7 @@ Every durable act of a run fails once before and once after its effect; then a r
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -22,9 +23,11 @@ import pytest
 import unbounded as ub
 from tests.language import Pipeline, same_rows
 from unbounded import storage
+from unbounded.beside import Beside
 from unbounded.checkpoint import Checkpoint
 from unbounded.connectors import Mode
 from unbounded.query import MicroBatches
+from unbounded.sinks.each_batch import EachBatchSink
 from unbounded.sinks.files import FileSink
 from unbounded.state.memory import MemoryHome
 
@@ -113,7 +116,24 @@ STORIES: list[tuple[str, Pipeline, Mode, tuple[str, ...]]] = [
 FILES = 2
 
 
-def run(where: Path, pipeline: Pipeline, mode: Mode, partition_by: tuple[str, ...]) -> MicroBatches:
+class Late(Beside):
+    """Does nothing before somebody waits for it: of all that threads may do, the farthest from doing all at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tasks: list[Callable[[], None]] = []
+
+    def begin(self, task: Callable[[], None]) -> None:
+        self._tasks.append(task)
+
+    def settle(self) -> None:
+        while self._tasks:
+            self._tasks.pop(0)()
+
+
+def run(
+    where: Path, pipeline: Pipeline, mode: Mode, partition_by: tuple[str, ...], beside: Beside | None = None
+) -> MicroBatches:
     """One life of the process: open, take every file in a batch of its own, end the input."""
     records = storage.open_storage(where / "ckpt")
     frame = ub.scan_parquet(where / "in", max_files_per_trigger=1)
@@ -123,6 +143,7 @@ def run(where: Path, pipeline: Pipeline, mode: Mode, partition_by: tuple[str, ..
         mode=mode,
         checkpoint=Checkpoint(records),
         home=MemoryHome(records),
+        beside=beside,
     )
     try:
         batches.open()
@@ -164,7 +185,7 @@ def test_every_durable_act_may_fail_before_and_after_its_effect(
     calm = tmp_path / "calm"
     fill_here(calm)
     with dying(monkeypatch, 10**9, after=False) as acts:
-        run(calm, pipeline, mode, partition_by)
+        run(calm, pipeline, mode, partition_by, Late())
     expected = ub.read_sink(calm / "out").collect()
     assert expected.height > 0
     total = len(acts)
@@ -173,7 +194,7 @@ def test_every_durable_act_may_fail_before_and_after_its_effect(
             where = tmp_path / f"{at}-{after}"
             fill_here(where)
             with pytest.raises(Crash), dying(monkeypatch, at, after=after):
-                run(where, pipeline, mode, partition_by)
+                run(where, pipeline, mode, partition_by, Late())
             if mode == "append":
                 plain_readers_see_whole_batches(where, expected)
             run(where, pipeline, mode, partition_by)
@@ -233,6 +254,70 @@ def test_user_code_that_is_not_deterministic_leaves_state_and_sink_of_one_attemp
     table = batches._tables["aggregate-1/groups"].scan()
     shown = ub.read_sink(where / "out").collect()
     assert sorted(shown["v"].to_list()) == sorted(table["__0"].to_list())
+
+
+def hand_over(where: Path, seen: dict[int, list[list[int]]]) -> None:
+    """One life of a process that hands each batch to a function, which notes what it was given."""
+
+    def note(rows: pl.DataFrame, batch: int) -> None:
+        seen.setdefault(batch, []).append(rows["v"].to_list())
+
+    records = storage.open_storage(where / "ckpt")
+    batches = MicroBatches(
+        ub.scan_parquet(where / "in")._plan,
+        EachBatchSink(note),
+        mode="append",
+        checkpoint=Checkpoint(records),
+        home=MemoryHome(records),
+        beside=Late(),
+    )
+    try:
+        batches.open()
+        while batches.run_once() is not None:
+            continue
+    finally:
+        batches.close()
+
+
+def test_a_function_is_given_the_same_rows_again_whatever_came_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for at in range(200):
+        where, seen = tmp_path / str(at), dict[int, list[list[int]]]()
+        fill_here(where)
+        with dying(monkeypatch, at, after=bool(at % 2)) as acts, contextlib.suppress(Crash):
+            hand_over(where, seen)
+        arrive(where / "in", FILES)
+        hand_over(where, seen)
+        if len(acts) <= at:
+            assert at > 15, "too few acts to be the whole run"
+            return
+        assert all(rows == first for first, *again in seen.values() for rows in again)
+        given = sorted(v for first, *_ in seen.values() for v in first)
+        assert given == [n * 10 + i for n in range(FILES + 1) for i in range(8)]
+    raise AssertionError("the run did not end")
+
+
+def test_a_commit_that_fails_beside_the_next_batch_ends_the_query_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = tmp_path / "fresh"
+    fill_here(fresh)
+
+    def start() -> None:
+        frame = ub.scan_parquet(fresh / "in", max_files_per_trigger=1).group_by("k").agg(rows=pl.len())
+        frame.sink_parquet(fresh / "out", checkpoint=fresh / "ckpt", output_mode="update", trigger=ub.available_now())
+
+    def full(self: Checkpoint, commit: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "commit", full)
+        with pytest.raises(OSError, match="no space left"):
+            start()
+    assert ub.read_sink(fresh / "out").collect()["rows"].sum() == 8  # the second batch waited for the first's commit
+    start()
+    assert ub.read_sink(fresh / "out").collect()["rows"].sum() == 16
 
 
 PROGRAM = """

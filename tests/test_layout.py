@@ -22,6 +22,7 @@ ORDER = (
     "durations",
     "spark.ddl",
     "storage",
+    "beside",
     "connectors",
     "sources",
     "sinks",

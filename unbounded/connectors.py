@@ -27,6 +27,7 @@ __all__ = [
     "Remembers",
     "Sink",
     "Source",
+    "Stages",
     "Tidies",
     "Verifies",
     "WatermarkPolicy",
@@ -213,6 +214,17 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """The run ended. Called once, also after a failure."""
+
+
+@runtime_checkable
+class Stages(Protocol):
+    """A sink that can put rows down before it knows their receipt, while the state of their batch becomes durable."""
+
+    def stage(self, batch: int, rows: pl.DataFrame, *, removed: pl.DataFrame) -> None:
+        """Called before `write` with the same arguments, in another thread; nobody may see the rows until then.
+
+        Perhaps `write` never follows; and it may come without this.
+        """
 
 
 @runtime_checkable

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 
+from unbounded.beside import Beside
 from unbounded.cards import ShownQueries
 from unbounded.checkpoint import Checkpoint
 from unbounded.connectors import Mode, Sink, WatermarkPolicy
@@ -161,6 +162,7 @@ def start(
         watermark_policy=watermark_policy,
         reread_bounded=reread_bounded,
         background=lambda task: queries[0].tidy_later(task),
+        beside=Beside(f"unbounded durable {name or storage.url}"),
         forget_at_end=checkpoint is None,
     )
     for growth in batches.growths():

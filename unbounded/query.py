@@ -1,10 +1,12 @@
 """The loop: one micro-batch after another, each happening exactly once.
 
 `MicroBatches.run_once` reads as the protocol is written: intend, ask the sink, execute, remember,
-write, commit, let go. Nothing here runs in a thread of its own; `manager` gives it one.
+write, commit, let go. Nothing here runs in a thread of its own; `manager` gives it one, and one beside it that
+waits for the disk.
 
-Without a word of it on disk, a batch whose rows nobody saw is planned anew. So a sink that says exactly what it holds
-needs no intent; for any other one it is durable before the sink sees a row.
+A batch of which nobody saw a row may be planned anew. So its intent becomes durable while its rows flow, and only
+before the sink sees them; a sink that says exactly what it holds needs none. And what such a sink holds has happened:
+the commit only repeats it, and becomes durable while the next batch flows.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from typing import Any
 
 import polars as pl
 
+from unbounded.beside import Beside
 from unbounded.checkpoint import Checkpoint, Commit, Intent
-from unbounded.connectors import Identity, Mode, Offset, Sink, Tidies, WatermarkPolicy
+from unbounded.connectors import Identity, Mode, Offset, Sink, Stages, Tidies, WatermarkPolicy
 from unbounded.errors import CheckpointError, ConnectorError, FinishedError
 from unbounded.inputs import Inputs
 from unbounded.lineage import table_key
@@ -56,6 +59,7 @@ class MicroBatches:
         watermark_policy: WatermarkPolicy | None = None,
         reread_bounded: str | timedelta | None = None,
         background: Background = lambda task: task(),
+        beside: Beside | None = None,
         forget_at_end: bool = False,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.perf_counter,
@@ -66,7 +70,8 @@ class MicroBatches:
         self._asked_policy = watermark_policy
         self._policy: WatermarkPolicy = watermark_policy or "min"
         self._checkpoint, self._home = checkpoint, home
-        self._background, self._wall_clock, self._clock = background, wall_clock, clock
+        self._background, self._beside = background, beside or Beside()
+        self._wall_clock, self._clock = wall_clock, clock
         self.run_id = secrets.token_hex(16)
         self._tables = {name: home.table(name, spec) for name, spec in self._flow.tables().items()}
         self._inputs = Inputs(self._flow.scans, home)
@@ -168,6 +173,7 @@ class MicroBatches:
             with phases.phase("latestOffset"):
                 intent = self._pending or self._plan(limited, ends)
             if intent is None:
+                self._beside.settle()
                 return None
             return self._run(intent, phases)
 
@@ -238,12 +244,17 @@ class MicroBatches:
             return self._adopt(intent, receipt, phases)
 
         if not (planned or self._sink_tells):
-            with phases.phase("walCommit"):
-                self._checkpoint.intend(intent)
+            self._beside.begin(lambda: self._checkpoint.intend(intent))
         with phases.phase("addBatch"):
             outcome = self._execute(intent)
+            if isinstance(self._sink, Stages):
+                stage, rows, removed = self._sink.stage, outcome.rows, outcome.removed
+                self._beside.begin(lambda: stage(intent.batch, rows, removed=removed))
             attempt = secrets.token_hex(8)
             commit = self._commit_of(intent, attempt, outcome, self._remember(intent, attempt))
+        with phases.phase("walCommit"):
+            self._beside.settle()  # the intent, what is staged, and the commit before
+        with phases.phase("addBatch"):
             self._sink.write(intent.batch, outcome.rows, commit.record(), removed=outcome.removed)
         self._commit(commit, phases)
         return self._progress(intent, phases, outcome)
@@ -310,7 +321,9 @@ class MicroBatches:
     def _commit(self, commit: Commit, phases: Phases) -> None:
         """The batch happened. Tell the sources, and leave the tidying to the background."""
         with phases.phase("commitOffsets"):
-            self._checkpoint.commit(commit)
+            self._beside.begin(lambda: self._checkpoint.commit(commit))
+            if not self._sink_tells:
+                self._beside.settle()
         self._last, self._pending, self._running = commit, None, None
         self._inputs.pass_over(commit.intent.offsets)
         self._inputs.acknowledge(commit.intent.offsets)
@@ -326,9 +339,12 @@ class MicroBatches:
     def close(self) -> None:
         """End the run; the checkpoint can be opened again at once."""
         try:
-            self._sink.close()
+            self._beside.close()
         finally:
-            self._checkpoint.close(forget=self._forget_at_end)
+            try:
+                self._sink.close()
+            finally:
+                self._checkpoint.close(forget=self._forget_at_end)
 
     def _progress(self, intent: Intent, phases: Phases, outcome: Outcome | None) -> Progress:
         """Report a committed batch; without an outcome it was adopted."""
