@@ -82,7 +82,8 @@ class Discovery:
         self._folder, self._form, self._order = folder, form, order
         self._min_age, self._clock = min_age, clock
         self._seen: set[bytes] = set()
-        self._read: set[str] = set()  # names in the last listing that were read: cheaper than their digests
+        self._read: set[str] = set()  # names that were read: cheaper than their digests
+        self._few = 0  # how many these were when all of them were in the folder
         self._backlog = self._current = _Backlog()
         self._frozen: list[_Backlog] = []
         self._waiting: dict[str, tuple[File, float]] = {}
@@ -103,12 +104,13 @@ class Discovery:
         ignored: Counter[str] = Counter()
         found = []
         young = self._clock() - self._min_age
-        read = set()
-        for name, listed in self._folder.names(ignored):
+        if len(self._read) > 2 * self._few:  # some may be gone, and would be remembered for ever
+            self._read, self._few = set(), 0
+        for name, listed in self._folder.names(ignored, self._read):
             file = known.get(name)
             if file is None:
-                if name in self._read or (self._seen and digest_of(name) in self._seen):
-                    read.add(name)
+                if self._seen and digest_of(name) in self._seen:
+                    self._read.add(name)
                     continue
                 file = listed or self._folder.stat(name)
             if file is None:
@@ -119,7 +121,7 @@ class Discovery:
                 ignored["young"] += 1
             else:
                 found.append(file)
-        self._read = read
+        self._few = self._few or len(self._read)
         found.sort(key=lambda file: (file.mtime_ns, file.name), reverse=self._order == "latest_first")
         self._ignored = ignored
         self._backlog = _Backlog(found)

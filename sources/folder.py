@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -79,8 +79,11 @@ class Folder(Protocol):
     def covers(self, location: str) -> bool:
         """Whether a file in that place, or below it, could be one of these."""
 
-    def names(self, ignored: Ignored) -> Iterator[tuple[str, File | None]]:
-        """What matches now, in no order, each with what the listing says of it; names passed over are counted."""
+    def names(self, ignored: Ignored, known: Set[str] = frozenset()) -> Iterator[tuple[str, File | None]]:
+        """What matches now and is not `known`, in no order, each with what the listing says of it.
+
+        Names that are passed over for another reason are counted.
+        """
 
     def stat(self, name: str) -> File | None:
         """A file as it is now."""
@@ -117,11 +120,12 @@ class LocalFolder:
     def covers(self, location: str) -> bool:
         return self.pattern.covers(self.url, location)
 
-    def names(self, ignored: Ignored) -> Iterator[tuple[str, File | None]]:
-        found = [self.pattern.parts[0]] if self.pattern.exact else self._walk(self.url, (), ignored)
+    def names(self, ignored: Ignored, known: Set[str] = frozenset()) -> Iterator[tuple[str, File | None]]:
+        exact = self.pattern.exact
+        found = {self.pattern.parts[0]} - known if exact else self._walk(self.url, (), ignored, known)
         return ((name, None) for name in found)  # a listing tells nothing but names
 
-    def _walk(self, path: str, above: tuple[str, ...], ignored: Ignored) -> Iterator[str]:
+    def _walk(self, path: str, above: tuple[str, ...], ignored: Ignored, known: Set[str]) -> Iterator[str]:
         try:
             entries = os.scandir(path)
         except OSError as error:
@@ -129,8 +133,10 @@ class LocalFolder:
                 return  # removed since its parent was listed
             raise ConnectorError(f"cannot list {path}: {error.strerror}. Files in it would be missed") from error
         follow = self.pattern.depth is not None  # a linked folder can be a loop
+        prefix = "".join(f"{part}/" for part in above)
         with entries:
-            for entry in entries:
+            # A comprehension, because of the million names that were read: half the time of the loop below it.
+            for entry in [entry for entry in entries if prefix + entry.name not in known] if known else entries:
                 name = (*above, entry.name)
                 inside = _is_folder(entry, follow_symlinks=follow)
                 if not (self.pattern.enters(name) if inside else self.pattern.matches(name)):
@@ -141,7 +147,7 @@ class LocalFolder:
                     if reason == "manifest":
                         self._judge(entry.path.removesuffix(MANIFEST))
                 elif inside:
-                    yield from self._walk(entry.path, name, ignored)
+                    yield from self._walk(entry.path, name, ignored, known)
                 else:
                     yield "/".join(name)
 
@@ -219,16 +225,16 @@ class RemoteFolder:
     def _key(self, name: str) -> str:
         return f"{self.root.rstrip('/')}/{name}"
 
-    def names(self, ignored: Ignored) -> Iterator[tuple[str, File | None]]:
+    def names(self, ignored: Ignored, known: Set[str] = frozenset()) -> Iterator[tuple[str, File | None]]:
         if self.pattern.exact:
-            yield self.pattern.parts[0], None
+            yield from ((name, None) for name in {self.pattern.parts[0]} - known)
             return
         found = cast("dict[str, dict[str, Any]]", self.fs.find(self.root, maxdepth=self.pattern.depth, detail=True))
         above = len(self.root.strip("/"))
         for path, details in found.items():
             name = path.strip("/")[above:].lstrip("/")
             parts = tuple(name.split("/"))
-            if not self.pattern.matches(parts):
+            if name in known or not self.pattern.matches(parts):
                 continue
             reason = next(filter(None, map(why_ignored, parts)), None)
             if reason is None:

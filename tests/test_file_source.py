@@ -22,6 +22,7 @@ from unbounded.sources.discovery import Order
 from unbounded.sources.files import FileSource
 from unbounded.sources.folder import File, LocalFolder, RemoteFolder, open_folder
 from unbounded.sources.options import FormatName
+from unbounded.sources.pattern import why_ignored
 from unbounded.storage import encode
 from unbounded.testing.contracts.sources import Run
 
@@ -434,9 +435,41 @@ def test_files_that_were_read_are_not_looked_at_again(
     many = [f"{number}.csv" for number in range(100_000)]
     source = FileSource(here.url, "csv", schema=SCHEMA)
     source.remember(source.memory({"files": [[name, 1, 1, 1] for name in many]}))
-    monkeypatch.setattr(LocalFolder, "names", lambda folder, ignored: ((name, None) for name in [*many, "new.csv"]))
+    monkeypatch.setattr(LocalFolder, "names", lambda *_: ((name, None) for name in [*many, "new.csv"]))
     assert found(source) == ["new.csv"]
     assert looks == {"names": 0, "stat": 1, "glimpse": 1}
+
+
+@pytest.mark.parametrize("folder", ["", "a/", "a/b/"])
+def test_a_name_that_was_read_costs_no_judgement_in_a_later_listing(
+    here: Place, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = FileSource(here.url, "csv", schema=SCHEMA, recursive=True)
+    judged: list[str] = []
+
+    def judge(name: str) -> str | None:
+        judged.append(name)
+        return why_ignored(name)
+
+    monkeypatch.setattr("unbounded.sources.folder.why_ignored", judge)
+    for x in range(9):
+        here.put(f"{folder}{x}", b"x,y\n1,a\n")
+        assert list(batches(source)) == [[f"{folder}{x}"]]
+    assert found(source) == []
+    judged.clear()
+    assert found(source) == []
+    assert not {str(x) for x in range(9)} & set(judged)
+
+
+def test_names_that_are_gone_are_forgotten_in_time(here: Place) -> None:
+    source = FileSource(here.url, "csv", schema=SCHEMA)
+    here.put("stays", b"x,y\n1,a\n")
+    assert list(batches(source)) == [["stays"]]
+    for x in range(50):
+        here.put(f"{x}", b"x,y\n1,a\n")
+        assert list(batches(source)) == [[f"{x}"]]
+        here.remove(f"{x}")
+    assert len(source._discovery._read) <= 4
 
 
 def test_a_long_history_is_listed_once_and_each_file_looked_at_as_often(here: Place, looks: dict[str, int]) -> None:
