@@ -89,6 +89,7 @@ class Checkpoint:
         self.pinned: Mapping[str, Any] = {}
         self.last: Commit | None = None
         self.pending: Intent | None = None
+        self._oldest: int | None = None  # batch that may have a record; None before the first tidying
 
     @property
     def url(self) -> str:
@@ -129,9 +130,11 @@ class Checkpoint:
 
     def tidy(self, committed: int) -> None:
         """Delete the records of batches that are no longer retained, oldest first."""
-        for folder in ("offsets", "commits"):
-            old = [n for n in self._numbers(folder) if n <= committed - RETAIN]
-            self._storage.remove(f"{folder}/{n:012d}" for n in old)
+        if self._oldest is None:  # a listing, which a batch need not wait for
+            self._oldest = min([*self._numbers("offsets"), *self._numbers("commits")], default=0)
+        old = range(self._oldest, committed - RETAIN + 1)
+        self._storage.remove(f"{folder}/{batch:012d}" for batch in old for folder in ("offsets", "commits"))
+        self._oldest = max(self._oldest, old.stop)
 
     def close(self, *, forget: bool = False) -> None:
         """Give the lock back; with `forget`, delete everything first, for nobody can come back."""
