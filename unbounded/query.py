@@ -15,6 +15,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -67,6 +68,7 @@ class MicroBatches:
         check(plan, mode, sink, checkpoint.url)
         self._flow = Flow(plan, mode, reread_bounded, keeps_table=sink.keeps_table)
         self._sink, self._mode, self._name = sink, mode, name
+        self._stage = sink.stage if isinstance(sink, Stages) else None
         self._asked_policy = watermark_policy
         self._policy: WatermarkPolicy = watermark_policy or "min"
         self._checkpoint, self._home = checkpoint, home
@@ -247,9 +249,9 @@ class MicroBatches:
             self._beside.begin(lambda: self._checkpoint.intend(intent))
         with phases.phase("addBatch"):
             outcome = self._execute(intent)
-            if isinstance(self._sink, Stages):
-                stage, rows, removed = self._sink.stage, outcome.rows, outcome.removed
-                self._beside.begin(lambda: stage(intent.batch, rows, removed=removed))
+            if self._stage is not None:
+                stage = partial(self._stage, intent.batch, outcome.rows, removed=outcome.removed)
+                self._beside.begin(stage)
             attempt = secrets.token_hex(8)
             commit = self._commit_of(intent, attempt, outcome, self._remember(intent, attempt))
         with phases.phase("walCommit"):
