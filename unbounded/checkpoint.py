@@ -234,8 +234,8 @@ def reset(
 
     The output of the query stays: give the new start another path, or delete the old output too. With
     `pending_only`, forget only what the next batch meant to read, so that it is planned anew: for a file that
-    cannot be read, or is gone. A sink that tells its batches refuses the next start if it holds that batch
-    already; foreach_batch may have seen some of its rows.
+    cannot be read, or is gone. An exactly-once sink needs no such help, for a batch that it does not hold is planned
+    anew at each start; foreach_batch may have seen some of its rows.
 
     ConcurrentQueryError while a query runs on it; CheckpointError if the folder is no checkpoint.
     """
