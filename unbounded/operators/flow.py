@@ -170,8 +170,8 @@ class Flow:
         self._dated = {_id_of(node): _at(node, batch.time) for node in self._timed}
         lazies: dict[int, pl.LazyFrame] = {}
         changes: dict[str, Change] = {}
-        counts = [rows[name].select(pl.len()) for name in self.scans if name not in self._counters]
         early, late = self._monitored
+        counts = [rows[name].select(self._count_of(name)) for name in self.scans if name not in self._counters]
         monitors = [*counts, *(self._newest(mark, lazies, rows) for mark in early)]
         noted: list[pl.DataFrame] | None = None
         for level in self._levels:
@@ -209,14 +209,16 @@ class Flow:
 
     def _collect(self, plans: Sequence[pl.LazyFrame], *, large: bool) -> list[pl.DataFrame]:
         """Collect together; `large` where the plans read the sources and not what an operator made of them."""
-        # Without sharing of subplans, a count reads no column at all; with it, every column is read and kept.
+        # A newest time is found among rows that another plan reads: sharing them saves a quarter of ten files' time. A
+        # count alone reads no column if nothing is shared, and one column for nothing if something is.
+        shared = large and bool(self._monitored[0])
         engine: Literal["streaming", "in-memory"] = (
             "streaming" if large and self._rows_before >= _LARGE else "in-memory"
         )
         try:
             if len(plans) == 1:
                 return [plans[0].collect(engine=engine)]
-            return pl.collect_all(plans, engine=engine, optimizations=pl.QueryOptFlags(comm_subplan_elim=False))
+            return pl.collect_all(plans, engine=engine, optimizations=pl.QueryOptFlags(comm_subplan_elim=shared))
         except pl.exceptions.InvalidOperationError as error:
             if (named := overflow(error)) is None:
                 raise
@@ -265,6 +267,11 @@ class Flow:
         asked = [mark for mark in self._marks if _id_of(mark) not in self._carriers]
         late = [mark for mark in asked if any(_id_of(below) in self._operators for below in walk(mark.input))]
         return [mark for mark in asked if mark not in late], late
+
+    def _count_of(self, name: str) -> pl.Expr:
+        """The number of a source's rows, by a column that is read for its newest time if there is one."""
+        times = (mark.column for mark in self._monitored[0] if isinstance(mark.input, Scan) and mark.input.name == name)
+        return next((pl.col(time).len() for time in times), pl.len())
 
     def _newest(
         self, mark: Watermark, lazies: dict[int, pl.LazyFrame], rows: Mapping[str, pl.LazyFrame]
