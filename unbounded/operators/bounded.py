@@ -10,7 +10,8 @@ import polars as pl
 
 from unbounded.durations import milliseconds
 from unbounded.errors import PlanError, SchemaMismatchError
-from unbounded.plan import Static
+from unbounded.operators.meeting import Meeting, may_meet
+from unbounded.plan import Join, Static
 
 __all__ = ["BoundedTables"]
 
@@ -33,7 +34,8 @@ class BoundedTables:
                 f"reread_bounded={reread!r} reads the bounded side of a join again, and the query has none. Leave it "
                 "out, or join with a pl.LazyFrame"
             )
-        self._tables: dict[int, pl.LazyFrame] = {}
+        self._tables: dict[int, pl.DataFrame] = {}
+        self._meetings: dict[int, Meeting] = {}
         self._read: datetime | None = None
 
     def read(self, clock: Callable[[], datetime]) -> None:
@@ -48,7 +50,8 @@ class BoundedTables:
                     f"a bounded table beside the stream has the columns {table.schema} where {node.schema} were found "
                     "when the query was written. Restore them, or start the query anew from its frame"
                 )
-            self._tables[id(node)] = table.lazy()
+            self._tables[id(node)] = table
+        self._meetings = {}
         if self._longest is not None:
             self._read = clock()
 
@@ -75,7 +78,14 @@ class BoundedTables:
             self.read(lambda: now)
 
     def __getitem__(self, node: Static) -> pl.LazyFrame:
-        return self._tables[id(node)]
+        return self._tables[id(node)].lazy()
+
+    def meeting(self, node: Join, batch_rows: int) -> Meeting | None:
+        """The table of a join, hashed once per reading; None if it is not so large that a batch should look keys up."""
+        table = self._tables[id(node.right)]
+        if id(node) not in self._meetings and may_meet(node, table, batch_rows):
+            self._meetings[id(node)] = Meeting(node, table)
+        return self._meetings.get(id(node))
 
     def explain(self) -> list[str]:
         """A line that says when tables are read again, if they are."""

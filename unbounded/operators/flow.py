@@ -16,7 +16,7 @@ import polars as pl
 
 from unbounded.connectors import Mode
 from unbounded.errors import PlanError
-from unbounded.lineage import clocks, is_whole, passing, table_key
+from unbounded.lineage import is_whole, table_key
 from unbounded.now import at, tells_time
 from unbounded.operators import Batch, Change, Operator, at_most_milliseconds
 from unbounded.operators.aggregate import AggregateOperator
@@ -26,6 +26,7 @@ from unbounded.operators.in_order import InOrderOperator
 from unbounded.operators.keep import KeepOperator
 from unbounded.operators.modes import may_repeat_keys
 from unbounded.operators.positioned import PositionedOperator
+from unbounded.operators.telling import carries, counts
 from unbounded.operators.unique import UniqueOperator
 from unbounded.partials.columns import overflow
 from unbounded.plan import (
@@ -96,6 +97,7 @@ class Flow:
         self._bounded = BoundedTables((one for one in walk(self.plan) if isinstance(one, Static)), reread_bounded)
         self._timed = [node for node in walk(self.plan) if tells_time(vars(node))]
         self._dated: dict[int, Node] = {}  # those, in the batch that runs
+        self._shares = False  # whether a plan of the batch that runs looks at its own rows twice
         self._rows_before = _LARGE  # the first batch may be years of history
 
     def _add_operator(self, node: Node) -> None:
@@ -108,7 +110,7 @@ class Flow:
             case Aggregate():
                 id = named("aggregate")
                 self._operators[_id_of(node)] = AggregateOperator(id, node, self.mode, self._note_carrier(id, node))
-                if (scan := _counts(node)) is not None:
+                if (scan := counts(node)) is not None:
                     self._counters[scan.name] = id
             case Unique():
                 self._operators[_id_of(node)] = UniqueOperator(named("unique"), node)
@@ -120,7 +122,7 @@ class Flow:
                 self._operators[_id_of(node)] = InOrderOperator(named("merge_sorted"), node)
 
     def _note_carrier(self, id: str, node: Aggregate) -> str | None:
-        found = _carries(node)
+        found = carries(node)
         if found is None or _id_of(found[0]) in self._carriers:
             return None
         self._carriers[_id_of(found[0])] = id
@@ -168,11 +170,12 @@ class Flow:
         """Take one batch of every source through the plan."""
         self._bounded.refresh(batch.time)
         self._dated = {_id_of(node): _at(node, batch.time) for node in self._timed}
+        self._shares = False
         lazies: dict[int, pl.LazyFrame] = {}
         changes: dict[str, Change] = {}
         early, late = self._monitored
-        counts = [rows[name].select(self._count_of(name)) for name in self.scans if name not in self._counters]
-        monitors = [*counts, *(self._newest(mark, lazies, rows) for mark in early)]
+        numbers = [rows[name].select(self._count_of(name)) for name in self.scans if name not in self._counters]
+        monitors = [*numbers, *(self._newest(mark, lazies, rows) for mark in early)]
         noted: list[pl.DataFrame] | None = None
         for level in self._levels:
             operators = [(node, self._operators[_id_of(node)]) for node in level]
@@ -211,7 +214,7 @@ class Flow:
         """Collect together; `large` where the plans read the sources and not what an operator made of them."""
         # A newest time is found among rows that another plan reads: sharing them saves a quarter of ten files' time. A
         # count alone reads no column if nothing is shared, and one column for nothing if something is.
-        shared = large and bool(self._monitored[0])
+        shared = self._shares or (large and bool(self._monitored[0]))
         engine: Literal["streaming", "in-memory"] = (
             "streaming" if large and self._rows_before >= _LARGE else "in-memory"
         )
@@ -246,15 +249,24 @@ class Flow:
                 answer = rows[node.name]
             case Static():
                 answer = self._bounded[node]
-            case Join() | Lookup() if self._ordered:
-                below = [self._lazy(one, lazies, rows) for one in node.inputs]
-                # Measured: the streaming engine's join otherwise hands on rows in any order, which breaks `first`.
-                answer = node.in_order.apply(*below)
+            case Join() | Lookup():
+                answer = self._joined(node, lazies, rows)
             case _:
                 node = self._dated.get(_id_of(node), node)
                 answer = node.apply(*(self._lazy(one, lazies, rows) for one in node.inputs))
         lazies[_id_of(node)] = answer
         return answer
+
+    def _joined(
+        self, node: Join | Lookup, lazies: dict[int, pl.LazyFrame], rows: Mapping[str, pl.LazyFrame]
+    ) -> pl.LazyFrame:
+        left, right = (self._lazy(one, lazies, rows) for one in node.inputs)
+        meeting = self._bounded.meeting(node, self._rows_before) if isinstance(node, Join) else None
+        if meeting is not None:
+            left, right = meeting.sides(left)
+            self._shares = True
+        # Measured: the streaming engine's join otherwise hands on rows in any order, which breaks `first`.
+        return (node.in_order if self._ordered else node).apply(left, right)
 
     @cached_property
     def _ordered(self) -> bool:
@@ -351,39 +363,3 @@ def _taken_by(node: Node) -> Node:
 def _at(node: Node, time: datetime) -> Node:
     """The same node in a batch that was planned at `time`."""
     return replace(node, **{name: at(value, time) for name, value in vars(node).items() if tells_time(value)})
-
-
-def _counts(node: Aggregate) -> Scan | None:
-    """The source whose rows the aggregate takes, each exactly once, so that its partial rows tell their number."""
-    below = node.input
-    while not isinstance(below, Scan):
-        whole = isinstance(below, Watermark) or (isinstance(below, Window) and below.is_tumbling)
-        one_to_one = isinstance(below, Step) and not below.drops_rows and below.verb != "unpivot"
-        if not (whole or one_to_one):
-            return None
-        below = below.inputs[0]
-    return below
-
-
-def _carries(node: Aggregate) -> tuple[Watermark, str] | None:
-    """The watermark whose newest time the partial rows can carry, and the column's name at the aggregate.
-
-    Only if every row that reached the watermark reaches the aggregate, with its time.
-    """
-    path: list[Node] = []
-    below = node.input
-    while not isinstance(below, Watermark):
-        if not isinstance(below, Step | Window) or (isinstance(below, Step) and below.drops_rows):
-            return None
-        path.append(below)
-        below = below.input
-    column = below.column
-    for one in reversed(path):
-        if isinstance(one, Step):
-            names = [name for name, old in passing(one).items() if old == column]
-            if not names:
-                return None
-            column = names[0]
-    # A hopping window with gaps drops the rows between its windows.
-    gaps = any(isinstance(one, Window) and not one.is_tumbling for one in path)
-    return None if gaps or column not in clocks(node.input) else (below, column)

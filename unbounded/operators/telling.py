@@ -1,0 +1,45 @@
+"""Which aggregate tells how many rows a source gave, and its newest event time, so that nobody looks again?"""
+
+from __future__ import annotations
+
+from unbounded.lineage import clocks, passing
+from unbounded.plan import Aggregate, Node, Scan, Step, Watermark
+from unbounded.windows import Window
+
+__all__ = ["carries", "counts"]
+
+
+def counts(node: Aggregate) -> Scan | None:
+    """The source whose rows the aggregate takes, each exactly once, so that its partial rows tell their number."""
+    below = node.input
+    while not isinstance(below, Scan):
+        whole = isinstance(below, Watermark) or (isinstance(below, Window) and below.is_tumbling)
+        one_to_one = isinstance(below, Step) and not below.drops_rows and below.verb != "unpivot"
+        if not (whole or one_to_one):
+            return None
+        below = below.inputs[0]
+    return below
+
+
+def carries(node: Aggregate) -> tuple[Watermark, str] | None:
+    """The watermark whose newest time the partial rows can carry, and the column's name at the aggregate.
+
+    Only if every row that reached the watermark reaches the aggregate, with its time.
+    """
+    path: list[Node] = []
+    below = node.input
+    while not isinstance(below, Watermark):
+        if not isinstance(below, Step | Window) or (isinstance(below, Step) and below.drops_rows):
+            return None
+        path.append(below)
+        below = below.input
+    column = below.column
+    for one in reversed(path):
+        if isinstance(one, Step):
+            names = [name for name, old in passing(one).items() if old == column]
+            if not names:
+                return None
+            column = names[0]
+    # A hopping window with gaps drops the rows between its windows.
+    gaps = any(isinstance(one, Window) and not one.is_tumbling for one in path)
+    return None if gaps or column not in clocks(node.input) else (below, column)
