@@ -21,12 +21,14 @@ from tests.language import Story
 from unbounded.aggregates import Cut, cut
 from unbounded.connectors import Mode
 from unbounded.errors import CountOverflowError, PlanError, UnsupportedOperationError
-from unbounded.operators import Batch
+from unbounded.operators import Batch, Tables
 from unbounded.operators.aggregate import AggregateOperator
 from unbounded.partials.columns import overflow
 from unbounded.plan import Aggregate, Scan
 from unbounded.sources.memory import MemorySource
-from unbounded.state.table import SlotTable
+from unbounded.state.memory import MemoryHome
+from unbounded.state.stored import Stored
+from unbounded.testing.shelf import Shelf
 
 A, B, F, L, S, T, Y = map(pl.col, ["a", "b", "f", "l", "s", "t", "y"])
 # Instants are near 1970, where the floats in which Polars averages them are exact, as ours are everywhere.
@@ -115,7 +117,7 @@ def in_engine(
     source = Scan(MemorySource(pieces[0].schema), "rows")
     node = Aggregate(source, tuple(map(pl.col, keys)), tuple(aggregates))
     operator = AggregateOperator("aggregate", node, mode, None)
-    tables = {name: SlotTable(name, spec) for name, spec in operator.tables().items()}
+    tables = Tables.declared(MemoryHome(Shelf()), operator.tables())
     answer = pl.DataFrame(schema=node.schema)
     for number, piece in enumerate(pieces):
         batch = Batch(number, datetime(2026, 1, 1), None, None)
@@ -582,14 +584,17 @@ def test_a_batch_writes_the_values_that_are_new_and_no_others() -> None:
         Scan(MemorySource({"k": pl.Int64, "a": pl.Int64}), "rows"), (pl.col("k"),), (A, A.unique().alias("u"))
     )
     operator = AggregateOperator("aggregate", node, "update", None)
-    tables = {name: SlotTable(name, spec) for name, spec in operator.tables().items()}
+    tables = Tables.declared(MemoryHome(Shelf()), operator.tables())
+    shapes = {**tables, **tables.multimaps}
     batch = Batch(0, datetime(2026, 1, 1), None, None)
     for piece in (pl.DataFrame({"k": [1] * 500, "a": range(500)}), pl.DataFrame({"k": [1, 1], "a": [7, 1000]})):
-        for table in tables.values():
-            table.settle(0)
+        for shape in shapes.values():
+            assert isinstance(shape, Stored)
+            shape.settle(0)
         operator.step(operator.prepare(piece.lazy(), tables, batch).collect(), tables, batch)
-    written = {name: changed.height for name, table in tables.items() if (changed := table.changes()) is not None}
-    assert written == {"groups": 1, "places__0": 2, "values__1": 1, "places__1": 1}
+    changes = {name: shape.changes() for name, shape in shapes.items() if isinstance(shape, Stored)}
+    written = {name: rows.height for name, rows in changes.items() if rows is not None}
+    assert written == {"groups": 1, "lists__0": 2, "values__1": 1, "lists__1": 1}
 
 
 def test_state_texts_tell_every_difference_that_matters_to_the_state() -> None:

@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 
 import unbounded as ub
 from tests.language import Story, same_rows
-from unbounded.operators import Batch
+from unbounded.operators import Batch, Tables
 from unbounded.operators.aggregate import AggregateOperator
 from unbounded.plan import Aggregate, Node, evaluate, walk
 from unbounded.windows import LABEL, Window
@@ -128,7 +128,7 @@ def test_rows_are_repeated_for_their_windows_only_if_their_order_or_values_are_a
     aggregates: list[pl.Expr], repeated: bool
 ) -> None:
     operator = operator_of(Story(sliding(*aggregates), SCHEMA)._plan)
-    plan = operator.prepare(pl.LazyFrame(schema=SCHEMA), {}, Batch(0, START, None, None)).explain()
+    plan = operator.prepare(pl.LazyFrame(schema=SCHEMA), Tables({}, {}), Batch(0, START, None, None)).explain()
     assert plan.count("AGGREGATE") == (1 if repeated else 2)
 
 

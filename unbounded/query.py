@@ -26,7 +26,7 @@ from unbounded.connectors import Identity, Mode, Offset, Sink, Stages, Tidies, W
 from unbounded.errors import CheckpointError, ConnectorError, FinishedError
 from unbounded.inputs import Inputs
 from unbounded.lineage import table_key
-from unbounded.operators import FINAL, Batch
+from unbounded.operators import FINAL, Batch, Tables
 from unbounded.operators.flow import Flow, Outcome
 from unbounded.operators.modes import check
 from unbounded.plan import Node
@@ -75,7 +75,7 @@ class MicroBatches:
         self._background, self._beside = background, beside or Beside()
         self._wall_clock, self._clock = wall_clock, clock
         self.run_id = secrets.token_hex(16)
-        self._tables = {name: home.table(name, spec) for name, spec in self._flow.tables().items()}
+        self._tables = Tables.declared(home, self._flow.tables())
         self._inputs = Inputs(self._flow.scans, home)
         self._reported: float | None = None
         self._last: Commit | None = None
@@ -287,7 +287,7 @@ class MicroBatches:
         )
 
     def _remember(self, intent: Intent, attempt: str) -> StateRef | None:
-        if not self._tables and not self._inputs.remember:
+        if not self._flow.tables() and not self._inputs.remember:
             return None
         self._inputs.note(intent.offsets)
         return self._home.commit(intent.batch, attempt)

@@ -14,9 +14,18 @@ from typing import Any, Final, Protocol
 import polars as pl
 
 from unbounded.lineage import Clock
-from unbounded.state import Table, TableSpec
+from unbounded.state import Home, Multimap, MultimapSpec, Table, TableSpec
 
-__all__ = ["FINAL", "Batch", "Change", "Operator", "at_least_milliseconds", "at_most_milliseconds", "closing_instant"]
+__all__ = [
+    "FINAL",
+    "Batch",
+    "Change",
+    "Operator",
+    "Tables",
+    "at_least_milliseconds",
+    "at_most_milliseconds",
+    "closing_instant",
+]
 
 FINAL: Final = 2**63 - 1
 """The watermark of an input that was declared ended: later than any time."""
@@ -51,6 +60,30 @@ class Change:
     """The newest event time among the rows, in ms, where the operator is asked to note it."""
 
 
+class Tables(dict[str, Table]):
+    """What operators remember: tables by name, and `multimaps` by name beside them."""
+
+    def __init__(self, tables: Mapping[str, Table], multimaps: Mapping[str, Multimap]) -> None:
+        super().__init__(tables)
+        self.multimaps = multimaps
+
+    @staticmethod
+    def declared(home: Home, specs: Mapping[str, TableSpec | MultimapSpec]) -> Tables:
+        """Declare all of these at a home."""
+        return Tables(
+            {name: home.table(name, spec) for name, spec in specs.items() if isinstance(spec, TableSpec)},
+            {name: home.multimap(name, spec) for name, spec in specs.items() if isinstance(spec, MultimapSpec)},
+        )
+
+    def of(self, operator: Operator) -> Tables:
+        """Those of one operator, by the names that it gave."""
+        names = {f"{operator.id}/{name}": name for name in operator.tables()}
+        return Tables(
+            {name: self[full] for full, name in names.items() if full in self},
+            {name: self.multimaps[full] for full, name in names.items() if full in self.multimaps},
+        )
+
+
 class Operator(Protocol):
     """A node that must remember."""
 
@@ -64,7 +97,7 @@ class Operator(Protocol):
     def evicts(self) -> bool:
         """Whether an advanced watermark alone is worth a batch without rows."""
 
-    def tables(self) -> Mapping[str, TableSpec]:
+    def tables(self) -> Mapping[str, TableSpec | MultimapSpec]:
         """What it remembers; names are unique within the operator."""
 
     def pinned(self) -> Mapping[str, Any]:
@@ -74,10 +107,10 @@ class Operator(Protocol):
     def grows(self) -> str | None:
         """Why nothing bounds what it remembers, and what would; None where something does."""
 
-    def prepare(self, rows: pl.LazyFrame, tables: Mapping[str, Table], batch: Batch) -> pl.LazyFrame:
+    def prepare(self, rows: pl.LazyFrame, tables: Tables, batch: Batch) -> pl.LazyFrame:
         """What to collect of the rows; one plan with everything below it. The tables are only looked at."""
 
-    def step(self, rows: pl.DataFrame, tables: Mapping[str, Table], batch: Batch) -> Change:
+    def step(self, rows: pl.DataFrame, tables: Tables, batch: Batch) -> Change:
         """Take the prepared rows of one batch into the tables."""
 
     def explain(self) -> Mapping[str, str]:

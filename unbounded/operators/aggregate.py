@@ -17,10 +17,10 @@ from unbounded.connectors import Mode
 from unbounded.expressions import canonical
 from unbounded.lineage import Clock, closing
 from unbounded.now import at, tells_time
-from unbounded.operators import Batch, Change, at_most_milliseconds, closing_instant
+from unbounded.operators import Batch, Change, Tables, at_most_milliseconds, closing_instant
 from unbounded.operators.values import ValueTables
 from unbounded.plan import Aggregate
-from unbounded.state import Table, TableSpec
+from unbounded.state import MultimapSpec, TableSpec
 from unbounded.windows import LABEL, Window
 
 __all__ = ["AggregateOperator"]
@@ -66,7 +66,7 @@ class AggregateOperator:
     def _closes(self) -> bool:
         return bool(self._clocks) and self._mode != "complete"
 
-    def tables(self) -> Mapping[str, TableSpec]:
+    def tables(self) -> Mapping[str, TableSpec | MultimapSpec]:
         beside = {name: spec for one in self._values for name, spec in one.tables.items()}
         return {"groups": self._groups, **beside}
 
@@ -78,7 +78,7 @@ class AggregateOperator:
         window = {"window": _window_text(self._window)} if self._window is not None else {}
         return {"kind": "aggregate", "keys": keys, **window, "state": list(self._cut.canonical)}
 
-    def prepare(self, rows: pl.LazyFrame, tables: Mapping[str, Table], batch: Batch) -> pl.LazyFrame:
+    def prepare(self, rows: pl.LazyFrame, tables: Tables, batch: Batch) -> pl.LazyFrame:
         """Partial rows; where the node has windows, the rows that come in are those below them."""
         if self._window is not None and self._slice is None:
             rows = self._window.assign(rows)
@@ -116,18 +116,14 @@ class AggregateOperator:
     def _at(self, exprs: Sequence[pl.Expr], batch: Batch) -> Sequence[pl.Expr]:
         return at(exprs, batch.time) if self._tells_time else exprs
 
-    def step(self, rows: pl.DataFrame, tables: Mapping[str, Table], batch: Batch) -> Change:
+    def step(self, rows: pl.DataFrame, tables: Tables, batch: Batch) -> Change:
         newest = rows[_SEEN].max() if self._seen is not None else None
         taken = int(rows[_LEN].sum())
         rows, late, without_time = self._in_time(rows, batch)
-        fresh = []
         for one in self._values:
-            rows, new = one.take(rows, tables)
-            fresh.append(new)
+            rows = one.take(rows, tables)
         rows = rows.select(*self._key, *self._groups.values)
         changed = tables["groups"].merge(rows)
-        for one, new in zip(self._values, fresh, strict=True):
-            one.place(new, rows, changed, tables)
         mark = batch.watermark if self._closes else None
         gone = tables["groups"].expire(mark) if mark is not None else changed.clear()
         match self._mode:

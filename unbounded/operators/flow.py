@@ -18,7 +18,7 @@ from unbounded.connectors import Mode
 from unbounded.errors import PlanError
 from unbounded.lineage import is_whole, table_key
 from unbounded.now import at, tells_time
-from unbounded.operators import Batch, Change, Operator, at_most_milliseconds
+from unbounded.operators import Batch, Change, Operator, Tables, at_most_milliseconds
 from unbounded.operators.aggregate import AggregateOperator
 from unbounded.operators.bounded import BoundedTables
 from unbounded.operators.explaining import explained
@@ -46,7 +46,7 @@ from unbounded.plan import (
     lower_filters,
     walk,
 )
-from unbounded.state import Table, TableSpec
+from unbounded.state import MultimapSpec, TableSpec
 from unbounded.windows import Window
 
 __all__ = ["Flow", "Outcome"]
@@ -128,10 +128,6 @@ class Flow:
         self._carriers[_id_of(found[0])] = id
         return found[1]
 
-    @staticmethod
-    def _tables_of(operator: Operator, tables: Mapping[str, Table]) -> dict[str, Table]:
-        return {name: tables[f"{operator.id}/{name}"] for name in operator.tables()}
-
     @property
     def operators(self) -> Sequence[Operator]:
         """From the sources to the sink."""
@@ -150,7 +146,7 @@ class Flow:
         found = table_key(self.plan)
         return tuple(found or ())
 
-    def tables(self) -> dict[str, TableSpec]:
+    def tables(self) -> dict[str, TableSpec | MultimapSpec]:
         """What the home of the state must keep: operator id and table name, joined with "/"."""
         return {f"{one.id}/{name}": spec for one in self.operators for name, spec in one.tables().items()}
 
@@ -166,7 +162,7 @@ class Flow:
         """Read the bounded tables; the clock is asked only if they are to be read again."""
         self._bounded.read(clock)
 
-    def run(self, batch: Batch, rows: Mapping[str, pl.LazyFrame], tables: Mapping[str, Table]) -> Outcome:
+    def run(self, batch: Batch, rows: Mapping[str, pl.LazyFrame], tables: Tables) -> Outcome:
         """Take one batch of every source through the plan."""
         self._bounded.refresh(batch.time)
         self._dated = {_id_of(node): _at(node, batch.time) for node in self._timed}
@@ -180,13 +176,12 @@ class Flow:
         for level in self._levels:
             operators = [(node, self._operators[_id_of(node)]) for node in level]
             prepared = [
-                one.prepare(self._lazy(_taken_by(node), lazies, rows), self._tables_of(one, tables), batch)
-                for node, one in operators
+                one.prepare(self._lazy(_taken_by(node), lazies, rows), tables.of(one), batch) for node, one in operators
             ]
             collected = self._collect([*prepared, *(monitors if noted is None else [])], large=noted is None)
             noted = collected[len(level) :] if noted is None else noted
             for (node, operator), partial in zip(operators, collected, strict=False):
-                change = operator.step(partial, self._tables_of(operator, tables), batch)
+                change = operator.step(partial, tables.of(operator), batch)
                 changes[operator.id] = change
                 lazies[_id_of(node)] = change.rows
         wanted = [self._lazy(self.plan, lazies, rows)]

@@ -1,7 +1,7 @@
 """Which values does each group have? They are kept beside the groups, and enumerated when an answer asks for them.
 
-    known     (group, value) -> how often          distinct values: tells a new one from one that was there
-    placed    (group, 0 ... n - 1) -> value        values in order, so that those of one group can be asked for
+    known     (group, value) -> how often     distinct values: tells a new one from one that was there
+    listed    group -> value, value, ...      values in order of arrival, so that those of one group can be asked for
 
 A batch writes its own values only, and an answer reads those of its own groups only; a list in a column of the group
 would be written anew with each batch.
@@ -9,28 +9,28 @@ would be written anew with each batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import polars as pl
 
+from unbounded.operators import Tables
 from unbounded.partials.columns import Values
-from unbounded.state import Table, TableSpec
+from unbounded.state import MultimapSpec, TableSpec
 
 __all__ = ["ValueTables"]
 
-_ROW, _VALUE, _COUNT, _PLACE = "__row__", "__value__", "__count__", "__place__"
+_ROW, _VALUE, _COUNT, _ALL = "__row__", "__value__", "__count__", "__all__"
+_EVERYTHING = pl.lit(value=True).alias(_ALL)
 
 
 class ValueTables:
-    """The tables of one `Values`. Groups have the columns `key`, and `expiry` where they close."""
+    """The tables and multimaps of one `Values`. Groups have the columns `key`, and `expiry` where they close."""
 
     def __init__(self, values: Values, key: pl.Schema, expiry: str | None) -> None:
         self._values, self._key, self._expiry = values, key, [expiry] if expiry else []
         self._counts = "counts" in values.uses
         shared = pl.Schema(dict.fromkeys(self._expiry, pl.Int64()))
         latest = tuple(pl.col(name).max() for name in self._expiry)
-        self.tables: dict[str, TableSpec] = {}
-        self._known, self._placed = f"values{values.name}", f"places{values.name}"
+        self.tables: dict[str, TableSpec | MultimapSpec] = {}
+        self._known, self._listed = f"values{values.name}", f"lists{values.name}"
         if not values.every:
             counted = {_COUNT: pl.Int64()} if self._counts else {}
             self.tables[self._known] = TableSpec(
@@ -40,12 +40,8 @@ class ValueTables:
                 expiry=expiry,
             )
         if values.uses:
-            self.tables[self._placed] = TableSpec(
-                key=pl.Schema({**key, _PLACE: pl.Int64()}),
-                values=pl.Schema({_VALUE: values.dtype, **shared}),
-                merge=(pl.col(_VALUE).first(), *latest),
-                expiry=expiry,
-            )
+            group = key or pl.Schema({_ALL: pl.Boolean()})  # without keys there is one group
+            self.tables[self._listed] = MultimapSpec(group, pl.Schema({_VALUE: values.dtype, **shared}), expiry)
 
     def wanted(self) -> list[pl.Expr]:
         """Of the rows of a group, the list of values to take in: one or two columns of lists in `agg`."""
@@ -59,8 +55,8 @@ class ValueTables:
             [*listed, value.unique_counts().cast(pl.Int64).implode().alias(_COUNT + name)] if self._counts else listed
         )
 
-    def take(self, rows: pl.DataFrame, tables: Mapping[str, Table]) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Take in the values of partial rows: they get the number of new ones in place of lists; and the new ones."""
+    def take(self, rows: pl.DataFrame, tables: Tables) -> pl.DataFrame:
+        """Take in the values of partial rows, which get the number of new ones in place of lists."""
         name = self._values.name
         rows = rows.with_row_index(_ROW)
         lists = {name: _VALUE} | ({_COUNT + name: _COUNT} if self._counts else {})
@@ -70,11 +66,13 @@ class ValueTables:
             .explode(*lists.values())
         )
         fresh = self._fresh(one_each, tables)
+        if self._values.uses and fresh.height:
+            tables.multimaps[self._listed].append(fresh if self._key else fresh.with_columns(_EVERYTHING))
         numbers = fresh.group_by(_ROW).agg(pl.len().cast(pl.Int64).alias(name))
         counted = rows.drop(*lists).join(numbers, on=_ROW, how="left", maintain_order="left")
-        return counted.drop(_ROW).with_columns(pl.col(name).fill_null(0)), fresh
+        return counted.drop(_ROW).with_columns(pl.col(name).fill_null(0))
 
-    def _fresh(self, one_each: pl.DataFrame, tables: Mapping[str, Table]) -> pl.DataFrame:
+    def _fresh(self, one_each: pl.DataFrame, tables: Tables) -> pl.DataFrame:
         if self._values.every:
             return one_each
         known = tables[self._known]
@@ -84,24 +82,12 @@ class ValueTables:
         totals = known.merge(one_each)
         return one_each.filter(totals[_COUNT] == one_each[_COUNT])
 
-    def place(
-        self, fresh: pl.DataFrame, rows: pl.DataFrame, changed: pl.DataFrame, tables: Mapping[str, Table]
-    ) -> None:
-        """Put new values behind those of their group; `rows` say how many are new, `changed` how many there are now."""
-        if not self._values.uses or not fresh.height:
-            return
-        new, now = rows[self._values.name], changed[self._values.name]
-        begins = new.cum_sum() - new  # where the values of each group begin in `fresh`
-        places = pl.int_range(fresh.height, eager=True) + (now - new - begins)[fresh[_ROW]]
-        tables[self._placed].insert(fresh.with_columns(places.alias(_PLACE)))
-
-    def listed(self, groups: pl.DataFrame, tables: Mapping[str, Table]) -> pl.DataFrame:
+    def listed(self, groups: pl.DataFrame, tables: Tables) -> pl.DataFrame:
         """The groups with their values in columns of lists."""
         if not self._values.uses:
             return groups
-        places = pl.int_ranges(pl.col(self._values.name)).alias(_PLACE)
-        asked = groups.select(*self._key, places).with_row_index(_ROW).explode(_PLACE)
-        found = tables[self._placed].lookup(asked).drop(self._expiry)
+        asked = groups.with_columns(_EVERYTHING).select(*(self._key or [_ALL])).with_row_index(_ROW)
+        found = tables.multimaps[self._listed].probe(asked).drop(self._expiry)
         if self._counts:
             found = tables[self._known].lookup(found)
         columns = {"values": pl.col(_VALUE), "counts": pl.struct(value=_VALUE, count=_COUNT)}
@@ -117,10 +103,10 @@ class ValueTables:
             lists = pl.concat([lists, empty]).sort(_ROW)
         return groups.hstack(lists.drop(_ROW).get_columns())
 
-    def expire(self, watermark: int, tables: Mapping[str, Table]) -> None:
+    def expire(self, watermark: int, tables: Tables) -> None:
         """Forget the values of groups that have closed."""
         for name in self.tables:
-            tables[name].expire(watermark)
+            (tables[name] if name in tables else tables.multimaps[name]).expire(watermark)
 
     def explain(self) -> str:
         """What one row stands for."""
