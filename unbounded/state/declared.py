@@ -25,7 +25,7 @@ class Declared:
     def add(self, name: str, **columns: pl.Schema) -> None:
         """Declare a name. PlanError if it is taken."""
         if name in self.schemas:
-            raise PlanError(f"state {name!r} is declared twice; give every table and log a name of its own")
+            raise PlanError(f"state {name!r} is declared twice; give every table, multimap and log a name of its own")
         self.schemas[name] = {part: _written(schema) for part, schema in columns.items()}
 
     def refuse_others(self, committed: Mapping[str, Any], where: str) -> None:

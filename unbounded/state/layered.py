@@ -207,7 +207,7 @@ class LayeredHome:
         return table
 
     def multimap(self, name: str, spec: MultimapSpec) -> Multimap:
-        self._declared.add(name, key=spec.key, values=spec.values)
+        self._declared.add(name, key=spec.key, rows=spec.values)
         rows = self._cold.rows(name, Layout(spec.key, spec.values, spec.expiry, many=True))
         multimap = LayeredMultimap(name, spec, rows, self._bound)
         self._parts[name] = multimap

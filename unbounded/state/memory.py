@@ -7,12 +7,12 @@ the files.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import TypeVar
 
 import polars as pl
 
-from unbounded.errors import PlanError, QueryChangedError
+from unbounded.errors import PlanError
 from unbounded.state import Log, Multimap, MultimapSpec, StateRef, Table, TableSpec
 from unbounded.state.changelog import (
     Catalogue,
@@ -29,6 +29,7 @@ from unbounded.state.changelog import (
     read_record,
     unpack,
 )
+from unbounded.state.declared import Declared
 from unbounded.state.multimap import SlotMultimap
 from unbounded.state.stored import Part
 from unbounded.state.table import SlotTable
@@ -39,7 +40,6 @@ __all__ = ["MemoryHome"]
 _Table = TypeVar("_Table", SlotTable, SlotMultimap)
 
 _LEAST = 16  # a part costs at least 1/16 of a segment, so that a small table is not rewritten with every batch
-_LONG = 200  # a type written out longer than this (an Enum) stands in a record by its beginning and digest
 
 
 class MemoryLog:
@@ -89,7 +89,7 @@ class MemoryHome:
         self._storage, self._retain, self._fan, self._segment = storage, retain, fan, segment
         self._tables: dict[str, SlotTable | SlotMultimap] = {}
         self._logs: dict[str, MemoryLog] = {}
-        self._schemas: dict[str, dict[str, dict[str, str]]] = {}  # what is declared, as a record says it
+        self._shapes = Declared()
         self._writer = Writer(storage, fan=fan, logs=self._logs.keys())
         self._tidying = threading.Lock()
         self._shared = threading.Lock()
@@ -112,27 +112,20 @@ class MemoryHome:
 
     # ------------------------------------------------------------------------------- declarations
     def table(self, name: str, spec: TableSpec) -> Table:
-        return self._declared(name, SlotTable(name, spec))
+        return self._declared(SlotTable(name, spec), key=spec.key, values=spec.values)
 
     def multimap(self, name: str, spec: MultimapSpec) -> Multimap:
-        return self._declared(name, SlotMultimap(name, spec))
+        return self._declared(SlotMultimap(name, spec), key=spec.key, rows=spec.values)
 
     def log(self, name: str, schema: pl.Schema) -> Log:
-        self._refuse_taken(name)
+        self._shapes.add(name, rows=schema)
         self._logs[name] = MemoryLog(name, schema)
-        self._schemas[name] = {"rows": _written(schema)}
         return self._logs[name]
 
-    def _declared(self, name: str, table: _Table) -> _Table:
-        self._refuse_taken(name)
-        values = "rows" if isinstance(table.spec, MultimapSpec) else "values"
-        self._schemas[name] = {"key": _written(table.spec.key), values: _written(table.spec.values)}
-        self._tables[name], self._credit[name] = table, 0
+    def _declared(self, table: _Table, **columns: pl.Schema) -> _Table:
+        self._shapes.add(table.name, **columns)
+        self._tables[table.name], self._credit[table.name] = table, 0
         return table
-
-    def _refuse_taken(self, name: str) -> None:
-        if name in self._tables or name in self._logs:
-            raise PlanError(f"state {name!r} is declared twice; give every table, multimap and log a name of its own")
 
     # ------------------------------------------------------------------------------------- commit
     def commit(self, version: int, attempt: str) -> StateRef:
@@ -144,7 +137,7 @@ class MemoryHome:
         credit = {name: self._earned(name, changed.get(name), catalogue.segment) for name in self._tables}
         frames, blob = pack(changed)
         record = {
-            "schemas": self._schemas,
+            "schemas": self._shapes.schemas,
             "tables": {
                 name: {"watermark": table.watermark, "expired": table.expired_by(version), "credit": credit[name]}
                 for name, table in self._tables.items()
@@ -212,7 +205,7 @@ class MemoryHome:
 
     def _restore(self, file: Reference) -> None:
         record, blob = read_record(self._storage, file, "state")
-        self._refuse_others(record["schemas"])
+        self._shapes.refuse_others(record["schemas"], self._storage.url)
         catalogue = catalogue_of(self._storage, record)
         files = tuple(Reference(*each) for each in record["deltas"])
         deltas = [read_delta(self._storage, each) for each in files]
@@ -225,19 +218,6 @@ class MemoryHome:
             log.load(frame.select(log.schema.names()) for frame in rows)
         self._begin(catalogue, (*files, file) if record["frames"] else files)
         self._credit = {name: record["tables"][name]["credit"] for name in self._tables}
-
-    def _refuse_others(self, schemas: Mapping[str, Any]) -> None:
-        """Refuse a record whose tables and logs are not the declared ones."""
-        declared = self._schemas
-        differences = [f"{name!r} is new: {declared[name]}" for name in declared.keys() - schemas.keys()]
-        differences += [f"{name!r} is no longer there: {schemas[name]}" for name in schemas.keys() - declared.keys()]
-        differences += [
-            f"{name!r} was {schemas[name]} and is {declared[name]}"
-            for name in declared.keys() & schemas.keys()
-            if declared[name] != schemas[name]
-        ]
-        if differences:
-            raise QueryChangedError(self._storage.url, sorted(differences))
 
     def verify(self, ref: StateRef) -> bool:
         try:
@@ -260,12 +240,3 @@ class MemoryHome:
 
     def metrics(self) -> dict[str, dict[str, int]]:
         return {name: {"rows": len(table), "bytes": table.nbytes} for name, table in list(self._tables.items())}
-
-
-def _written(schema: pl.Schema) -> dict[str, str]:
-    """A schema as text; column order matters for neither keys nor values."""
-    written = {name: str(dtype) for name, dtype in schema.items()}
-    return {
-        name: text if len(text) <= _LONG else f"{text[:_LONG]}... {digest(text.encode())}"
-        for name, text in written.items()
-    }
