@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
 
-__all__ = ["ADS_PER_CAMPAIGN", "CAMPAIGNS", "Events", "campaigns", "generate"]
+__all__ = ["ADS_PER_CAMPAIGN", "CAMPAIGNS", "Events", "Input", "campaigns", "generate"]
+
+Input = Literal["bids", "views", "lines"]
+"""Nexmark's bids and Yahoo's views as Parquet; the first of the bids as lines of JSON."""
 
 EVENTS_PER_SECOND = 10_000  # of event time
 CAMPAIGNS, ADS_PER_CAMPAIGN = 100, 10
+LINES = 1_000_000  # events of which the bids are also written as ndjson: text is read for its parser alone
 
 # Nexmark: of 50 events one is a person, three are auctions, the rest are bids on them.
 _CYCLE, _AUCTIONS, _FIRST_BID = 50, 3, 4
@@ -22,12 +28,24 @@ _START = np.datetime64("2026-01-01T00:00:00", "ms")
 
 @dataclass(frozen=True)
 class Events:
-    """Two folders of Parquet files; `rows` of each kind."""
+    """A folder for each input; a batch of a query reads `files` over ten of it, in the order of event time."""
 
-    bids: Path
-    views: Path
-    files: int
-    rows: dict[str, int]
+    folder: Path
+    events: int
+    files: dict[Input, int]
+    rows: dict[Input, int]
+
+    def path(self, name: Input) -> Path:
+        return self.folder / name
+
+    def per_batch(self, name: Input, batches: int) -> int:
+        """How many files a batch reads, for all to be read in so many."""
+        return -(-self.files[name] // batches)
+
+    def last(self, name: Input) -> datetime:
+        """The newest event time."""
+        last = max(number for number in range(self.events - _CYCLE, self.events) if name == "views" or _is_bid(number))
+        return _START.item() + timedelta(milliseconds=last * 1_000 // EVENTS_PER_SECOND)
 
 
 def campaigns() -> pl.DataFrame:
@@ -38,14 +56,30 @@ def campaigns() -> pl.DataFrame:
 
 def generate(folder: Path, events: int, files: int, seed: int = 0) -> Events:
     """Write `events` events of each benchmark, in order of event time, into `files` files each."""
-    found = Events(folder / "bids", folder / "views", files, {"bids": 0, "views": 0})
-    for name, make in (("bids", _bids), ("views", _views)):
-        (folder / name).mkdir()
-        for i, numbers in enumerate(np.array_split(np.arange(events), files)):
-            rows = make(numbers, np.random.default_rng((seed, i)))
-            rows.write_parquet(folder / name / f"{i:05}.parquet", compression="snappy")
-            found.rows[name] += rows.height
+    found = Events(folder, events, {}, {})
+    lines = min(events, LINES)
+    _write(found, "bids", events, files, seed)
+    _write(found, "views", events, files, seed)
+    _write(found, "lines", lines, max(1, files * lines // events), seed)
     return found
+
+
+def _write(found: Events, name: Input, events: int, files: int, seed: int) -> None:
+    found.path(name).mkdir(parents=True)
+    found.files[name], found.rows[name] = files, 0
+    for i, numbers in enumerate(np.array_split(np.arange(events), files)):
+        random = np.random.default_rng((seed, i))
+        rows = _views(numbers, random) if name == "views" else _bids(numbers, random)
+        file = found.path(name) / f"{i:05}"
+        if name == "lines":
+            rows.write_ndjson(file.with_suffix(".ndjson"))
+        else:
+            rows.write_parquet(file.with_suffix(".parquet"), compression="snappy")
+        found.rows[name] += rows.height
+
+
+def _is_bid(number: int) -> bool:
+    return number % _CYCLE >= _FIRST_BID
 
 
 def _times(numbers: np.ndarray) -> np.ndarray:
@@ -74,8 +108,10 @@ def _bids(numbers: np.ndarray, random: np.random.Generator) -> pl.DataFrame:
             "bidder": bidder,
             "price": np.round(10 ** (random.random(size) * 6)).astype(np.int64),
             "channel": np.array(_CHANNELS, dtype=object)[channel],
+            "seller": random.integers(0, 10_000_000, size),
             "item": random.integers(0, 10_000_000, size),
             "extra": random.integers(0, 2**63, size),
+            "more": random.integers(0, 2**63, size),
             "dateTime": _times(numbers),
         },
         schema_overrides={"channel": pl.String},
@@ -84,9 +120,9 @@ def _bids(numbers: np.ndarray, random: np.random.Generator) -> pl.DataFrame:
         "bidder",
         "price",
         "channel",
-        pl.format("https://www.nexmark.com/{}/item.htm?query=1&channel_id={}", "channel", "item").alias("url"),
+        pl.format("https://www.nexmark.com/{}/item.htm?query=1&channel_id={}", "seller", "item").alias("url"),
         "dateTime",
-        pl.format("{}", "extra").alias("extra"),
+        pl.format("{}{}", "extra", "more").alias("extra"),
     )
 
 
