@@ -1,104 +1,189 @@
-"""How fast is it, against plain Polars in the same run? `make bench`, or `make bench BENCH="--events 1000000"`."""
+"""How fast is it, against plain Polars and Spark in the same run? `make bench`, or `make bench BENCH="--quick"`."""
 
 from __future__ import annotations
 
 import argparse
-import logging
-import platform
+import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
-from shutil import rmtree
-from statistics import median
-from time import perf_counter
-
-import polars as pl
-from polars.testing import assert_frame_equal
 
 from tests.benchmarks.events import Events, generate
-from tests.benchmarks.queries import QUERIES, Query, one_shot, unbounded_run
-from tests.benchmarks.small_batches import fsyncs, micro_batches, stateless, windowed, write_small_files
-from tests.benchmarks.start_up import import_seconds
+from tests.benchmarks.growth import batch_numbers, powers, seen_files, sheltered, state_keys
+from tests.benchmarks.processes import in_new_process, tried
+from tests.benchmarks.publishing import publish
+from tests.benchmarks.queries import named
+from tests.benchmarks.results import LAST_RUN, Results, load, machine, save
+from tests.benchmarks.small_batches import small_batches
+from tests.benchmarks.start_up import start_up
+from tests.benchmarks.tables import as_text
+from tests.benchmarks.throughput import Say, WrongAnswerError, measure_files, measure_homes, measure_queries
 
-RATIO_BOUND = 3.0
-BATCH_BOUND_MS = 20.0
-IMPORT_BOUND_SECONDS = 0.15
-
-Run = Callable[[Query, Events, Path], pl.LazyFrame]
+_QUICK = {"events": 1_000_000, "files": 10, "repeats": 3, "keys": 1_000_000, "batches": 2_000, "seen": 100_000}
+_FULL = {"events": 10_000_000, "files": 100, "repeats": 3, "keys": 10_000_000, "batches": 100_000, "seen": 1_000_000}
+_HOME_EVENTS, _HOME_FILES = 1_000_000, 10
 
 
 def main() -> None:
     """Print one table per question; every answer is compared before its time counts."""
+    chosen = _options().parse_args()
+    if chosen.load is not None:
+        results = load(chosen.load)
+    else:
+        started = time.monotonic()
+
+        def say(what: str) -> None:
+            print(f"{time.monotonic() - started:5.0f} s  {what}", file=sys.stderr, flush=True)
+
+        with tempfile.TemporaryDirectory(dir=chosen.folder) as work:
+            try:
+                results = _measure(chosen, Path(work), say)
+            except WrongAnswerError as error:
+                sys.exit(str(error))
+    print(as_text(results))
+    if chosen.save is not None:
+        save(results, chosen.save)
+    if chosen.publish:
+        save(results, LAST_RUN)
+        publish(results)
+
+
+def _options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    options.add_argument("--events", type=int, default=10_000_000, help="of each kind")
-    options.add_argument("--files", type=int, default=100, help="read in ten batches")
-    options.add_argument("--repeats", type=int, default=5)
+    options.add_argument("--quick", action="store_true", help=f"about two minutes without Spark: {_QUICK}")
+    options.add_argument("--only", nargs="+", choices=_PARTS, default=list(_PARTS), help="the questions to ask")
+    options.add_argument("--query", nargs="+", default=[], help="of the queries, only these")
+    options.add_argument("--spark", type=int, default=1, metavar="ROUNDS", help="in which Spark takes part, too")
+    options.add_argument("--state", nargs="+", default=["memory"], metavar="HOME", help="homes of state to compare")
     options.add_argument("--folder", type=Path, help="where to work; a temporary folder of the system")
-    chosen = options.parse_args()
-    logging.getLogger("unbounded").setLevel(logging.ERROR)  # windows that stay open are no news here
-
-    with tempfile.TemporaryDirectory(dir=chosen.folder) as name:
-        work = Path(name)
-        print(
-            f"Python {platform.python_version()}, Polars {pl.__version__} with {pl.thread_pool_size()} threads; "
-            f"{chosen.events:,} events in {chosen.files} files, median of {chosen.repeats} interleaved runs\n"
-        )
-        _print_throughput(generate(work, chosen.events, chosen.files), work, chosen.repeats)
-        _print_small_batches(work)
-        _print_import()
+    for name, value in _FULL.items():
+        options.add_argument(f"--{name}", type=int, help=f"{_HELP[name]} ({value:,})")
+    options.add_argument("--save", type=Path, help="also write the results as JSON")
+    options.add_argument("--load", type=Path, help="measure nothing, show the results that were saved here")
+    options.add_argument("--publish", action="store_true", help="put the results into README and notebook")
+    return options
 
 
-def _print_throughput(events: Events, work: Path, repeats: int) -> None:
-    print(f"{'ten batches':<14}{'rows':>12}{'one-shot s':>12}{'unbounded s':>13}{'ratio':>8}   at most {RATIO_BOUND:g}")
-    for query in QUERIES:
-        assert_frame_equal(
-            unbounded_run(query, events, _fresh(work)).collect(),
-            one_shot(query, events, _fresh(work)).collect(),
-            check_row_order=False,
-        )
-    times: dict[tuple[Query, Run], list[float]] = {
-        (query, run): [] for query in QUERIES for run in (one_shot, unbounded_run)
-    }
-    for _ in range(repeats):
-        for query, run in times:
-            folder = _fresh(work)
-            begin = perf_counter()
-            run(query, events, folder)
-            times[query, run].append(perf_counter() - begin)
-            rmtree(folder)
-    for query in QUERIES:
-        limit, ours = median(times[query, one_shot]), median(times[query, unbounded_run])
-        ratio = ours / limit
-        print(
-            f"{query.name:<14}{events.rows[query.input]:>12,}{limit:>12.3f}{ours:>13.3f}{ratio:>8.2f}"
-            f"   {_verdict(ratio, RATIO_BOUND)}"
-        )
+_HELP = {
+    "events": "of each kind",
+    "files": "read in ten batches",
+    "repeats": "rounds of all queries",
+    "keys": "of state, at most",
+    "batches": "in a row, at most",
+    "seen": "files in a folder, at most",
+}
 
 
-def _print_small_batches(work: Path) -> None:
-    print(f"\n{'1,000 rows':<14}{'p50 ms':>12}{'p99 ms':>12}   p50 at most {BATCH_BOUND_MS:g}")
-    files = work / "small"
-    write_small_files(files)
-    for name, ask in (("stateless", stateless), ("windowed", windowed)):
-        found = micro_batches(ask, files, _fresh(work))
-        print(f"{name:<14}{found.p50:>12.1f}{found.p99:>12.1f}   {_verdict(found.p50, BATCH_BOUND_MS)}")
-    disk = fsyncs(_fresh(work))
-    print(f"{'one fsync':<14}{disk.p50:>12.2f}{disk.p99:>12.2f}")
+class _Suite:
+    """What the questions share. Mutable, for the events are written once, and only where they are asked for."""
+
+    def __init__(self, chosen: argparse.Namespace, work: Path, say: Say) -> None:
+        defaults = _QUICK if chosen.quick else _FULL
+        self.sizes = {name: getattr(chosen, name) or value for name, value in defaults.items()}
+        self.chosen, self.work, self.say = chosen, work, say
+        self._written: dict[tuple[int, int], Events] = {}
+        command = " ".join(["make bench", *([f'BENCH="{" ".join(sys.argv[1:])}"'] if sys.argv[1:] else [])])
+        self.results = Results(machine(), command, date.today().isoformat(), self.sizes["events"])
+
+    @property
+    def events(self) -> Events:
+        return self.write(self.sizes["events"], self.sizes["files"])
+
+    @property
+    def small(self) -> Events:
+        """For what an engine does once, at its first query."""
+        return self.write(10_000, 10)
+
+    def write(self, events: int, files: int) -> Events:
+        if (events, files) not in self._written:
+            self.say(f"writing {events:,} events into {files} files")
+            folder = self.work / f"{events}-{files}"
+            self._written[events, files] = in_new_process(generate, folder, events, files)
+        return self._written[events, files]
 
 
-def _print_import() -> None:
-    polars, ours = import_seconds()
-    print(f"\n{'imports':<14}{'seconds':>12}   at most {IMPORT_BOUND_SECONDS}")
-    print(f"{'polars':<14}{polars:>12.3f}")
-    print(f"{'and unbounded':<14}{ours:>12.3f}   {_verdict(ours, IMPORT_BOUND_SECONDS)}")
+def _queries(suite: _Suite) -> None:
+    measure_queries(
+        suite.results,
+        named(suite.chosen.query),
+        suite.events,
+        suite.small,
+        suite.work,
+        repeats=suite.sizes["repeats"],
+        spark_repeats=suite.chosen.spark,
+        say=suite.say,
+    )
 
 
-def _fresh(work: Path) -> Path:
-    return Path(tempfile.mkdtemp(dir=work))
+def _small(suite: _Suite) -> None:
+    suite.say("batches of 1,000 rows")
+    suite.results.batches |= in_new_process(small_batches, suite.work / "small")
+    measure_files(suite.results, suite.events, suite.small, suite.work / "one-file", suite.say)
 
 
-def _verdict(found: float, bound: float) -> str:
-    return "holds" if found <= bound else "MISSED"
+def _start(suite: _Suite) -> None:
+    suite.say("starting new processes")
+    suite.results.start_up = start_up(suite.work / "start")
+
+
+def _keys(suite: _Suite) -> None:
+    for i, home in enumerate(suite.chosen.state):
+        kind = home.partition(":")[0]
+        suite.say(f"{suite.sizes['keys']:,} keys of state in {kind}")
+        found = in_new_process(tried, state_keys, powers(10_000, suite.sizes["keys"]), suite.work / f"keys-{i}", home)
+        if isinstance(found, str):
+            suite.results.remarks.append(f"the curve of state={kind!r} is missing: {found}")
+        else:
+            suite.results.keys[kind] = found
+
+
+def _numbers(suite: _Suite) -> None:
+    place = sheltered(suite.work)
+    suite.say(f"{suite.sizes['batches']:,} batches in a row")
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        suite.results.numbers = in_new_process(batch_numbers, powers(10, suite.sizes["batches"]), Path(folder))
+    if place != suite.work:
+        suite.results.remarks.append("The numbered batches had their checkpoint on a disk in memory.")
+
+
+def _files(suite: _Suite) -> None:
+    suite.say(f"{suite.sizes['seen']:,} files seen")
+    suite.results.files = in_new_process(seen_files, powers(1_000, suite.sizes["seen"]), suite.work / "files")
+
+
+def _homes(suite: _Suite) -> None:
+    events = suite.write(min(_HOME_EVENTS, suite.sizes["events"]), _HOME_FILES)
+    measure_homes(
+        suite.results,
+        suite.chosen.state,
+        events,
+        suite.small,
+        suite.work / "homes",
+        repeats=suite.sizes["repeats"],
+        say=suite.say,
+    )
+
+
+_PARTS: dict[str, Callable[[_Suite], None]] = {
+    "queries": _queries,
+    "small": _small,
+    "start": _start,
+    "keys": _keys,
+    "numbers": _numbers,
+    "files": _files,
+    "homes": _homes,
+}
+
+
+def _measure(chosen: argparse.Namespace, work: Path, say: Say) -> Results:
+    suite = _Suite(chosen, work, say)
+    wanted: Sequence[str] = chosen.only
+    for name, part in _PARTS.items():
+        if name in wanted:
+            part(suite)
+    return suite.results
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-__all__ = ["in_new_process", "peak_memory", "worker"]
+__all__ = ["in_new_process", "peak_memory", "tried", "worker"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,6 +25,14 @@ def in_new_process(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
     """Call a function of a module in a new process, which ends with it."""
     with worker() as process:
         return process.submit(work, *args, **kwargs).result()
+
+
+def tried(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | str:
+    """What a function gives, or why it does not: not every error can pass from process to process."""
+    try:
+        return work(*args, **kwargs)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".partition("\n")[0][:300]
 
 
 def peak_memory(pid: int | None = None) -> int:

@@ -28,8 +28,8 @@ class Query:
 
     `to` is where the answer goes: into files, or as rows to the program. `limit` is the fastest way known to ask plain
     Polars, where that is not `ask`. Rows are final once the watermark has reached the column `closes[0]` plus
-    `closes[1]`: all others are left out of the answers that are compared. `compared` are columns of the answer, of which
-    an engine may choose the others.
+    `closes[1]`: others are left out of the answers that are compared. `compared` are columns of the answer; an engine
+    may choose the others.
     """
 
     name: str

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,8 +13,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import polars as pl
 
-__all__ = ["LAST_RUN", "Listing", "Measured", "Results", "Times", "load", "save"]
+__all__ = ["LAST_RUN", "Listing", "Measured", "Results", "Times", "load", "machine", "save"]
 
 LAST_RUN = Path(__file__).parent / "results.json"
 """The run that the README and the notebook show."""
@@ -85,6 +89,18 @@ class Results:
         """Seconds of the better of Spark's stores."""
         found = [one.median for name, one in self.engines.get(query, {}).items() if name.startswith("spark")]
         return min(found, default=None)
+
+
+def machine() -> str:
+    """This one, without its name: processor, memory, versions."""
+    cpu = platform.machine()
+    if (about := Path("/proc/cpuinfo")).exists() and (model := re.search(r"model name\s*: (.*)", about.read_text())):
+        cpu = model[1]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{os.cpu_count()} cores of {cpu}, {memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}, "
+        f"Polars {pl.__version__}"
+    )
 
 
 def save(results: Results, path: Path) -> None:

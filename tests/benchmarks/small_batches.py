@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from time import perf_counter
@@ -13,86 +13,72 @@ import numpy as np
 import polars as pl
 
 import unbounded as ub
+from tests.benchmarks.results import Times
+from tests.benchmarks.runs import Batches
 
-__all__ = ["BATCHES", "Milliseconds", "fsyncs", "micro_batches", "stateless", "windowed", "write_small_files"]
+__all__ = ["small_batches"]
 
-BATCHES, ROWS = 200, 1_000
-
-
-@dataclass(frozen=True)
-class Milliseconds:
-    """The median and the 99th percentile of many times."""
-
-    p50: float
-    p99: float
-
-    @classmethod
-    def of(cls, times: list[float]) -> Milliseconds:
-        p50, p99 = np.percentile(times, [50, 99])
-        return cls(float(p50), float(p99))
+_BATCHES, _ROWS = 200, 1_000
 
 
-def write_small_files(folder: Path) -> None:
+def small_batches(folder: Path) -> dict[str, Times]:
+    """Two queries from file to file, one file a batch, and single fsyncs, in turns of a quarter each."""
+    logging.getLogger("unbounded").setLevel(logging.ERROR)
+    files = folder / "in"
+    _write_files(files)
+    times: dict[str, list[float]] = {"stateless": [], "windowed": [], "fsync": []}
+    for turn in range(4):
+        place = folder / f"{turn}"
+        place.mkdir()
+        times["stateless"] += _run(_stateless, files, place / "stateless")
+        times["windowed"] += _run(_windowed, files, place / "windowed")
+        times["fsync"] += _fsyncs(place)
+    return {name: Times.of(each) for name, each in times.items()}
+
+
+def _write_files(folder: Path) -> None:
     """One file a batch; event time advances by ten seconds a file."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     random = np.random.default_rng(0)
-    for i in range(BATCHES):
+    for i in range(_BATCHES // 4):
         second = datetime(2026, 1, 1) + timedelta(seconds=10 * i)
         pl.DataFrame(
             {
-                "time": [second + timedelta(milliseconds=10 * j) for j in range(ROWS)],
-                "sensor": random.integers(0, 50, ROWS),
-                "value": random.random(ROWS),
+                "time": [second + timedelta(milliseconds=10 * j) for j in range(_ROWS)],
+                "sensor": random.integers(0, 50, _ROWS),
+                "value": random.random(_ROWS),
             }
         ).write_parquet(folder / f"{i:05}.parquet")
 
 
-def stateless(frame: ub.StreamFrame) -> ub.StreamFrame:
+def _stateless(frame: ub.StreamFrame) -> ub.StreamFrame:
     return frame.filter(pl.col("value") > 0.1).with_columns(pl.col("value") * 2)
 
 
-def windowed(frame: ub.StreamFrame) -> ub.StreamFrame:
+def _windowed(frame: ub.StreamFrame) -> ub.StreamFrame:
     return frame.group_by_dynamic("time", every="1m", group_by="sensor").agg(
         pl.len().alias("rows"), pl.col("value").mean().alias("mean")
     )
 
 
-def micro_batches(ask: Callable[[ub.StreamFrame], ub.StreamFrame], files: Path, folder: Path) -> Milliseconds:
-    """Run a query file to file, one file a batch; the time of each batch from its intent to its commit."""
-    stopwatch = _Stopwatch()
-    ub.streams.add_listener(stopwatch)
-    try:
-        frame = ask(ub.scan_parquet(files, watermark=("time", "30s"), max_files_per_trigger=1))
-        frame.sink_parquet(folder / "out", checkpoint=folder / "checkpoint", trigger=ub.available_now())
-    finally:
-        ub.streams.remove_listener(stopwatch)
-    assert len(stopwatch.times) == BATCHES
-    return Milliseconds.of(stopwatch.times)
+def _run(ask: Callable[[ub.StreamFrame], ub.StreamFrame], files: Path, folder: Path) -> list[float]:
+    """The milliseconds of each batch, from planning it to its commit."""
+    batches = Batches()
+    ub.streams.add_listener(batches)
+    frame = ask(ub.scan_parquet(files, watermark=("time", "30s"), max_files_per_trigger=1))
+    frame.sink_parquet(folder / "out", checkpoint=folder / "checkpoint", trigger=ub.available_now())
+    ub.streams.remove_listener(batches)
+    return batches.with_rows("triggerExecution")
 
 
-class _Stopwatch:
-    """A listener that keeps the milliseconds of every batch that had rows."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def on_query_started(self, id: str, run_id: str, name: str | None) -> None: ...
-
-    def on_query_progress(self, progress: ub.Progress) -> None:
-        if progress.num_input_rows:
-            self.times.append(progress.duration_ms["triggerExecution"])
-
-    def on_query_terminated(self, id: str, run_id: str, exception: BaseException | None) -> None: ...
-
-
-def fsyncs(folder: Path) -> Milliseconds:
+def _fsyncs(folder: Path) -> list[float]:
     """What the disk takes for one fsynced file of 1 kB, now and in this place."""
     times = []
-    for i in range(BATCHES):
+    for i in range(_BATCHES // 4):
         begin = perf_counter()
         with open(folder / f"fsync-{i}", "xb") as file:
             file.write(b"0" * 1_000)
             file.flush()
             os.fsync(file.fileno())
         times.append((perf_counter() - begin) * 1_000)
-    return Milliseconds.of(times)
+    return times

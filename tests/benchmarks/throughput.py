@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from tests.benchmarks.answers import Answer
 from tests.benchmarks.events import Events
-from tests.benchmarks.processes import in_new_process, worker
+from tests.benchmarks.processes import in_new_process, tried, worker
 from tests.benchmarks.queries import Query, named
 from tests.benchmarks.results import Measured, Results, Times
 from tests.benchmarks.runs import Run, measured
@@ -125,7 +125,8 @@ def measure_homes(
             if home in failed:
                 continue
             say(f"round {turn + 1}: state in {home}")
-            found = in_new_process(_tried, query, events, small, folder / f"{turn}-{home.partition(':')[0]}", home)
+            place = folder / f"{turn}-{_without_place(home)}"
+            found = in_new_process(tried, measured, query, events, small, place, "unbounded", state=home)
             if isinstance(found, Run):
                 runs.setdefault(home, []).append(found)
             else:
@@ -133,14 +134,6 @@ def measure_homes(
                 results.remarks.append(f"state={_without_place(home)!r} was left out: {found}")
     _compare(query, [(home, run.answer) for home, each in runs.items() for run in each])
     results.homes = {_without_place(home): _summed_up(each) for home, each in runs.items()}
-
-
-def _tried(query: Query, events: Events, small: Events, folder: Path, home: str) -> Run | str:
-    """A run, or why there is none; errors of the library do not all pass from process to process."""
-    try:
-        return measured(query, events, small, folder, "unbounded", state=home)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}".partition("\n")[0][:300]
 
 
 def _without_place(home: str) -> str:
