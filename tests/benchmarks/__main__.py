@@ -94,13 +94,13 @@ class _Suite:
     @property
     def small(self) -> Events:
         """For what an engine does once, at its first query."""
-        return self.write(10_000, 10)
+        return self.write(10_000, 10, per_second=300)
 
-    def write(self, events: int, files: int) -> Events:
+    def write(self, events: int, files: int, per_second: int = 10_000) -> Events:
         if (events, files) not in self._written:
             self.say(f"writing {events:,} events into {files} files")
             folder = self.work / f"{events}-{files}"
-            self._written[events, files] = in_new_process(generate, folder, events, files)
+            self._written[events, files] = in_new_process(generate, folder, events, files, per_second=per_second)
         return self._written[events, files]
 
 

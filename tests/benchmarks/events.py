@@ -15,7 +15,6 @@ __all__ = ["ADS_PER_CAMPAIGN", "CAMPAIGNS", "Events", "Input", "campaigns", "gen
 Input = Literal["bids", "views", "lines"]
 """Nexmark's bids and Yahoo's views as Parquet; the first of the bids as lines of JSON."""
 
-EVENTS_PER_SECOND = 10_000  # of event time
 CAMPAIGNS, ADS_PER_CAMPAIGN = 100, 10
 LINES = 1_000_000  # events of which the bids are also written as ndjson: text is read for its parser alone
 
@@ -32,6 +31,8 @@ class Events:
 
     folder: Path
     events: int
+    per_second: int
+    """Of event time."""
     files: dict[Input, int]
     rows: dict[Input, int]
 
@@ -44,8 +45,9 @@ class Events:
 
     def last(self, name: Input) -> datetime:
         """The newest event time."""
-        last = max(number for number in range(self.events - _CYCLE, self.events) if name == "views" or _is_bid(number))
-        return _START.item() + timedelta(milliseconds=last * 1_000 // EVENTS_PER_SECOND)
+        numbers = np.arange(max(0, self.events - _CYCLE), self.events)
+        last = int(numbers[-1] if name == "views" else numbers[_is_bid(numbers)][-1])
+        return _START.item() + timedelta(milliseconds=last * 1_000 // self.per_second)
 
 
 def campaigns() -> pl.DataFrame:
@@ -54,9 +56,9 @@ def campaigns() -> pl.DataFrame:
     return pl.DataFrame({"ad_id": ads, "campaign_id": ads // ADS_PER_CAMPAIGN})
 
 
-def generate(folder: Path, events: int, files: int, seed: int = 0) -> Events:
+def generate(folder: Path, events: int, files: int, *, per_second: int = 10_000, seed: int = 0) -> Events:
     """Write `events` events of each benchmark, in order of event time, into `files` files each."""
-    found = Events(folder, events, {}, {})
+    found = Events(folder, events, per_second, {}, {})
     lines = min(events, LINES)
     _write(found, "bids", events, files, seed)
     _write(found, "views", events, files, seed)
@@ -69,7 +71,8 @@ def _write(found: Events, name: Input, events: int, files: int, seed: int) -> No
     found.files[name], found.rows[name] = files, 0
     for i, numbers in enumerate(np.array_split(np.arange(events), files)):
         random = np.random.default_rng((seed, i))
-        rows = _views(numbers, random) if name == "views" else _bids(numbers, random)
+        times = _START + (numbers * 1_000 // found.per_second).astype("timedelta64[ms]")
+        rows = _views(times, random) if name == "views" else _bids(numbers, times, random)
         file = found.path(name) / f"{i:05}"
         if name == "lines":
             rows.write_ndjson(file.with_suffix(".ndjson"))
@@ -78,17 +81,14 @@ def _write(found: Events, name: Input, events: int, files: int, seed: int) -> No
         found.rows[name] += rows.height
 
 
-def _is_bid(number: int) -> bool:
-    return number % _CYCLE >= _FIRST_BID
+def _is_bid(numbers: np.ndarray) -> np.ndarray:
+    return numbers % _CYCLE >= _FIRST_BID
 
 
-def _times(numbers: np.ndarray) -> np.ndarray:
-    return _START + (numbers * 1_000 // EVENTS_PER_SECOND).astype("timedelta64[ms]")
-
-
-def _bids(numbers: np.ndarray, random: np.random.Generator) -> pl.DataFrame:
+def _bids(numbers: np.ndarray, times: np.ndarray, random: np.random.Generator) -> pl.DataFrame:
     """Half of the bids go to the hottest auction of the moment, three quarters come from the hottest bidder."""
-    numbers = numbers[numbers % _CYCLE >= _FIRST_BID]
+    bids = _is_bid(numbers)
+    numbers, times = numbers[bids], times[bids]
     size = len(numbers)
     last_auction, last_person = numbers // _CYCLE * _AUCTIONS, numbers // _CYCLE
     auction = np.where(
@@ -112,7 +112,7 @@ def _bids(numbers: np.ndarray, random: np.random.Generator) -> pl.DataFrame:
             "item": random.integers(0, 10_000_000, size),
             "extra": random.integers(0, 2**63, size),
             "more": random.integers(0, 2**63, size),
-            "dateTime": _times(numbers),
+            "dateTime": times,
         },
         schema_overrides={"channel": pl.String},
     ).select(
@@ -126,14 +126,14 @@ def _bids(numbers: np.ndarray, random: np.random.Generator) -> pl.DataFrame:
     )
 
 
-def _views(numbers: np.ndarray, random: np.random.Generator) -> pl.DataFrame:
-    size = len(numbers)
+def _views(times: np.ndarray, random: np.random.Generator) -> pl.DataFrame:
+    size = len(times)
     kinds = np.array(["view", "click", "purchase"], dtype=object)
     return pl.DataFrame(
         {
             "ad_id": random.integers(0, CAMPAIGNS * ADS_PER_CAMPAIGN, size),
             "event_type": kinds[random.integers(0, 3, size)],
-            "event_time": _times(numbers),
+            "event_time": times,
         },
         schema_overrides={"event_type": pl.String},
     )
