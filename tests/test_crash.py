@@ -29,6 +29,9 @@ from unbounded.connectors import Mode
 from unbounded.query import MicroBatches
 from unbounded.sinks.each_batch import EachBatchSink
 from unbounded.sinks.files import FileSink
+from unbounded.state import Home
+from unbounded.state.files import FilesCold
+from unbounded.state.layered import LayeredHome
 from unbounded.state.memory import MemoryHome
 
 ACTS = ("write_file", "sync_file", "sync_folder", "link", "replace", "unlink", "make_folder")
@@ -131,8 +134,18 @@ class Late(Beside):
             self._tasks.pop(0)()
 
 
+def files(records: storage.Storage) -> Home:
+    """State in files that are written and joined after every commit."""
+    return LayeredHome(FilesCold(records, memory=1 << 20, deltas=1, fan=2), memory_limit=1 << 24)
+
+
 def run(
-    where: Path, pipeline: Pipeline, mode: Mode, partition_by: tuple[str, ...], beside: Beside | None = None
+    where: Path,
+    pipeline: Pipeline,
+    mode: Mode,
+    partition_by: tuple[str, ...],
+    beside: Beside | None = None,
+    home: Callable[[storage.Storage], Home] = MemoryHome,
 ) -> MicroBatches:
     """One life of the process: open, take every file in a batch of its own, end the input."""
     records = storage.open_storage(where / "ckpt")
@@ -142,7 +155,7 @@ def run(
         FileSink(where / "out", "parquet", partition_by=partition_by),
         mode=mode,
         checkpoint=Checkpoint(records),
-        home=MemoryHome(records),
+        home=home(records),
         beside=beside,
     )
     try:
@@ -203,26 +216,44 @@ def test_every_durable_act_may_fail_before_and_after_its_effect(
                 same_rows(pl.read_parquet(where / "out"), expected)
 
 
+def test_state_in_files_survives_the_failure_of_every_durable_act(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_here(tmp_path / "calm")
+    with dying(monkeypatch, 10**9, after=False) as acts:
+        run(tmp_path / "calm", largest, "complete", (), Late(), files)
+    for at in range(len(acts)):  # after it only: before the next one, the disk is the same
+        where = tmp_path / str(at)
+        fill_here(where)
+        with pytest.raises(Crash), dying(monkeypatch, at, after=True):
+            run(where, largest, "complete", (), Late(), files)
+        run(where, largest, "complete", (), home=files)
+        same_rows(ub.read_sink(where / "out").collect(), ub.read_sink(tmp_path / "calm" / "out").collect())
+
+
 def fill_here(where: Path) -> None:
     where.mkdir()
     fill(where)
 
 
+@pytest.mark.parametrize("home", [MemoryHome, files])
 @pytest.mark.parametrize("seed", range(12))
-def test_a_restart_may_crash_too(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_restart_may_crash_too(
+    seed: int, home: Callable[[storage.Storage], Home], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chance = random.Random(seed)
     _, pipeline, mode, partition_by = STORIES[seed % len(STORIES)]
     calm, where = tmp_path / "calm", tmp_path / "torn"
     fill_here(calm)
-    run(calm, pipeline, mode, partition_by)
+    run(calm, pipeline, mode, partition_by, home=home)
     fill_here(where)
     for _ in range(chance.randint(2, 8)):
         with dying(monkeypatch, chance.randint(0, 40), after=chance.random() < 0.5):
             try:
-                run(where, pipeline, mode, partition_by)
+                run(where, pipeline, mode, partition_by, home=home)
             except Crash:
                 continue
-    run(where, pipeline, mode, partition_by)
+    run(where, pipeline, mode, partition_by, home=home)
     same_rows(ub.read_sink(where / "out").collect(), ub.read_sink(calm / "out").collect())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ import pytest
 
 from unbounded.errors import CheckpointError, MemoryLimitError
 from unbounded.state import Home, Multimap, MultimapSpec, StateRef, Table, TableSpec
-from unbounded.state.cold import Changes, Layout
+from unbounded.state.cold import Changes, Cold, Layout
+from unbounded.state.files import FilesCold
 from unbounded.state.layered import LayeredHome
+from unbounded.storage import LocalStorage
 from unbounded.testing.contracts.homes import HomeContract
 from unbounded.testing.contracts.tables import KEYS, in_order, rows_of
 
@@ -147,14 +149,25 @@ PAIRS = MultimapSpec(
 )
 
 
-def test_a_multimap_over_a_place_is_as_a_list_of_rows() -> None:
+def binder(place: Path) -> Callable[[], Cold]:
+    kept: dict[str, Any] = {}
+    return lambda: Binder(kept)
+
+
+def files(place: Path) -> Callable[[], Cold]:
+    return lambda: FilesCold(LocalStorage(str(place)), memory=1 << 20, deltas=2, fan=2, piece=2)
+
+
+@pytest.mark.parametrize("kind", [binder, files])
+def test_a_multimap_over_a_place_is_as_a_list_of_rows(
+    kind: Callable[[Path], Callable[[], Cold]], tmp_path: Path
+) -> None:
     chance = random.Random(5)
-    for _ in range(6):
-        kept: dict[str, Any] = {}
+    for story in range(6):
+        place = kind(tmp_path / str(story))
         model: list[dict[str, Any]] = []
         refs: list[tuple[StateRef | None, list[dict[str, Any]]]] = [(None, [])]
-        multimap = _opened(kept, None)[1]
-        home, multimap = _opened(kept, None)
+        home, multimap = _opened(place, None)
         for number in range(40):
             draws = [
                 (chance.randrange(8), chance.randrange(9), chance.choice([None, 5, 20]))
@@ -179,15 +192,16 @@ def test_a_multimap_over_a_place_is_as_a_list_of_rows() -> None:
                     model = [row for row in model if row not in due]
                 case "commit":
                     refs.append((home.commit(number, "a"), list(model)))
+                    home.tidy(number)
                 case "crash":
                     ref, model = refs[-1][0], list(refs[-1][1])
-                    home, multimap = _opened(kept, ref)
+                    home, multimap = _opened(place, ref)
             assert sorted(in_order(multimap.scan())) == sorted(_shown(model))
             assert len(multimap) == len(model)
 
 
-def _opened(kept: dict[str, Any], ref: StateRef | None) -> tuple[Home, Multimap]:
-    home = LayeredHome(Binder(kept), memory_limit=1 << 24)
+def _opened(place: Callable[[], Cold], ref: StateRef | None) -> tuple[Home, Multimap]:
+    home = LayeredHome(place(), memory_limit=1 << 24)
     multimap = home.multimap("pairs", PAIRS)
     home.restore(ref)
     return home, multimap

@@ -27,7 +27,8 @@ from unbounded.state.cold import Changes, Layout
 from unbounded.state.hot import KeySet
 from unbounded.state.layered import LayeredHome
 from unbounded.state.levels import Catalogue, LevelWriter, catalogue_of, read_log
-from unbounded.state.runs import BEGINNING, END, LIVE, Form, Piece, Run, due, find, merged, probe
+from unbounded.state.runs import BEGINNING, Piece, Run, due, find, merged
+from unbounded.state.sorting import END, LIVE, Form, probe
 from unbounded.storage import LocalStorage, Storage, digest, encode
 
 __all__ = ["FileRows", "FilesCold", "files_home"]
@@ -36,12 +37,13 @@ _SCANNED = 1 << 16  # rows that a scan takes into memory at once, of all runs to
 
 
 def files_home(storage: Storage, memory_limit: int) -> Home:
-    """State in the files of a checkpoint, at most `memory_limit` bytes of it in memory; mapped pages do not count.
+    """State in the files of a checkpoint, at most `memory_limit` bytes of it in memory.
+
+    Mapped pages do not count, nor what joining files takes beside the query: a few times 65,536 rows.
 
     CheckpointError unless the checkpoint lies on a local disk.
     """
-    piece = max(1 << 14, min(1 << 17, memory_limit >> 9))
-    return LayeredHome(FilesCold(storage, memory=memory_limit // 4, piece=piece), memory_limit=memory_limit)
+    return LayeredHome(FilesCold(storage, memory=memory_limit // 4), memory_limit=memory_limit)
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ class FilesCold:
         retain: int = 100,
         deltas: int = 16,
         fan: int = 4,
-        piece: int = 1 << 17,
+        piece: int = 1 << 16,
     ) -> None:
         if not isinstance(storage, LocalStorage):
             raise CheckpointError(

@@ -222,18 +222,29 @@ class LayeredHome:
     # -------------------------------------------------------------------------------------- memory
     def _bound(self) -> None:
         """Forget what was not touched lately, once it is too much."""
-        if sum(part.nbytes for part in self._parts.values()) <= self._limit:
-            return
-        for part in self._parts.values():
-            part.shrink()
-        needed = {part.name: part.young for part in self._parts.values()}
-        if sum(needed.values()) > self._limit:
+        if not self._shrunk():
+            needed = {name: part.young for name, part in self._parts.items()}
             largest = max(needed, key=needed.__getitem__)
             raise MemoryLimitError(
                 f"the rows that one batch touches need {sum(needed.values())} bytes of memory, {needed[largest]} of "
                 f"them for {largest!r}, and memory_limit={self._limit}. Nothing of the batch was committed. Raise "
                 "memory_limit=, or let a batch read less: max_files_per_trigger= or max_bytes_per_trigger= of the scan"
             )
+
+    def _shrunk(self) -> bool:
+        """Whether memory is within the limit, if need be without what was not touched lately."""
+        if sum(part.nbytes for part in self._parts.values()) <= self._limit:
+            return True
+        for part in self._parts.values():
+            part.shrink()
+        return sum(part.nbytes for part in self._parts.values()) <= self._limit
+
+    def _age(self) -> None:
+        """After a commit nothing is young any more that takes more than half of the limit."""
+        if 2 * sum(part.young for part in self._parts.values()) > self._limit:
+            for part in self._parts.values():
+                part.age()
+        self._shrunk()
 
     def _refuse_little(self) -> None:
         least = _LEAST * max(1, len(self._parts))
@@ -257,9 +268,7 @@ class LayeredHome:
             part.settle(version)
         for log in self._logs.values():
             log.settle()
-        if 2 * sum(part.young for part in self._parts.values()) > self._limit:
-            for part in self._parts.values():
-                part.age()
+        self._age()
         return {**ref, "home": self.kind}
 
     def restore(self, ref: StateRef | None) -> None:

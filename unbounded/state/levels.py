@@ -19,7 +19,8 @@ from typing import Any
 import polars as pl
 
 from unbounded.state.changelog import Reference, number_of, read_delta, read_record, stream_of
-from unbounded.state.runs import END, Content, Form, Piece, Run, map_file, merged, probe
+from unbounded.state.runs import Piece, Run, merged
+from unbounded.state.sorting import END, Content, Form, map_file, probe
 from unbounded.storage import Record, Storage, digest, encode
 
 __all__ = ["Catalogue", "LevelWriter", "catalogue_of", "read_log"]
@@ -110,7 +111,7 @@ def read_log(storage: Storage, files: Iterable[LogFile]) -> Iterator[pl.DataFram
 class LevelWriter:
     """Writes runs and joins them. Never used by two threads at once.
 
-    `piece` is the number of rows in a file, and the most that one slice of a join takes.
+    `piece` is the most rows in a file; a slice of a join takes twice as many, of which some are mostly of one key.
     """
 
     def __init__(self, storage: Storage, *, fan: int, piece: int) -> None:
@@ -156,11 +157,11 @@ class LevelWriter:
         output, behind = (behind[0], behind[1:]) if begun else (Run((), until=0), behind)
         left = sum(sum(len(part.hashes) for part in run.contents(form, output.until, END)) for run in inputs)
         until = END
-        if left > self._piece:
-            until = min(END, output.until + max(1, (END - output.until) * self._piece // left))
+        if left > 2 * self._piece:
+            until = min(END, output.until + max(1, (END - output.until) * 2 * self._piece // left))
         content = merged(form, inputs, output.until, until, oldest=not behind)
         output = Run((*output.pieces, *self.write(draft.generation, content)), until=until)
-        stays = tuple(replace(run, since=until) for run in inputs) if until < END else ()
+        stays = tuple(run.above(until) for run in inputs) if until < END else ()
         return (*runs[:place], *stays, output, *behind)
 
     def drop(self, draft: Catalogue, name: str, watermark: int) -> Catalogue:
