@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,11 @@ import polars as pl
 import pytest
 
 from unbounded.errors import CheckpointError, MemoryLimitError
-from unbounded.state import Home, Multimap, MultimapSpec, StateRef, Table, TableSpec
-from unbounded.state.cold import Changes, Cold, Layout
-from unbounded.state.files import FilesCold
+from unbounded.state import Home, StateRef, Table, TableSpec
+from unbounded.state.cold import Changes, Layout
 from unbounded.state.layered import LayeredHome
-from unbounded.storage import LocalStorage
 from unbounded.testing.contracts.homes import HomeContract
-from unbounded.testing.contracts.tables import KEYS, in_order, rows_of
+from unbounded.testing.contracts.tables import in_order
 
 COUNT = TableSpec(
     pl.Schema({"k": pl.Int64()}),
@@ -141,89 +138,6 @@ class TestLayeredHome(HomeContract):
 
     def open(self, place: Path) -> Home:
         return Forgetful(Binder(self.kept.setdefault(place, {})), memory_limit=1 << 24)
-
-
-# ------------------------------------------------------------------------------------- multimap
-PAIRS = MultimapSpec(
-    KEYS["float64"].schema, pl.Schema({"n": pl.Int64(), "x": pl.Float64(), "until": pl.Int64()}), "until", ("x",)
-)
-
-
-def binder(place: Path) -> Callable[[], Cold]:
-    kept: dict[str, Any] = {}
-    return lambda: Binder(kept)
-
-
-def files(place: Path) -> Callable[[], Cold]:
-    return lambda: FilesCold(LocalStorage(str(place)), memory=1 << 20, deltas=2, fan=2, piece=2)
-
-
-@pytest.mark.parametrize("kind", [binder, files])
-def test_a_multimap_over_a_place_is_as_a_list_of_rows(
-    kind: Callable[[Path], Callable[[], Cold]], tmp_path: Path
-) -> None:
-    chance = random.Random(5)
-    for story in range(6):
-        place = kind(tmp_path / str(story))
-        model: list[dict[str, Any]] = []
-        refs: list[tuple[StateRef | None, list[dict[str, Any]]]] = [(None, [])]
-        home, multimap = _opened(place, None)
-        for number in range(40):
-            draws = [
-                (chance.randrange(8), chance.randrange(9), chance.choice([None, 5, 20]))
-                for _ in range(chance.randrange(5))
-            ]
-            rows = rows_of(KEYS["float64"], draws).select("k", "n", "x", "until")
-            keys = rows.select("k")
-            match chance.choice(["append", "append", "probe", "remove", "expire", "commit", "commit", "crash"]):
-                case "append":
-                    multimap.append(rows)
-                    model += rows.to_dicts()
-                case "probe":
-                    asked = keys.with_row_index("row")
-                    assert in_order(multimap.probe(asked)) == _probed(model, asked)
-                case "remove":
-                    multimap.remove(keys)
-                    model = [row for row in model if _same(row["k"]) not in {_same(key) for key in keys["k"]}]
-                case "expire":
-                    gone = multimap.expire(number)
-                    due = [row for row in model if row["until"] is not None and row["until"] <= number]
-                    assert sorted(in_order(gone)) == sorted(_shown(due))
-                    model = [row for row in model if row not in due]
-                case "commit":
-                    refs.append((home.commit(number, "a"), list(model)))
-                    home.tidy(number)
-                case "crash":
-                    ref, model = refs[-1][0], list(refs[-1][1])
-                    home, multimap = _opened(place, ref)
-            assert sorted(in_order(multimap.scan())) == sorted(_shown(model))
-            assert len(multimap) == len(model)
-
-
-def _opened(place: Callable[[], Cold], ref: StateRef | None) -> tuple[Home, Multimap]:
-    home = LayeredHome(place(), memory_limit=1 << 24)
-    multimap = home.multimap("pairs", PAIRS)
-    home.restore(ref)
-    return home, multimap
-
-
-def _same(key: float | None) -> str:
-    return repr(key).replace("-0.0", "0.0")
-
-
-def _shown(rows: list[dict[str, Any]]) -> list[str]:
-    return [repr(tuple(row.values())).replace("-0.0", "0.0") for row in rows]
-
-
-def _probed(model: list[dict[str, Any]], asked: pl.DataFrame) -> list[str]:
-    def place(row: dict[str, Any]) -> tuple[bool, float]:
-        return row["x"] is not None, row["x"] or 0.0
-
-    return [
-        repr((row, key, *(each[name] for name in ("n", "x", "until")))).replace("-0.0", "0.0")
-        for row, key in asked.select("row", "k").rows()
-        for each in sorted((each for each in model if _same(each["k"]) == _same(key)), key=place)
-    ]
 
 
 # --------------------------------------------------------------------------------------- memory
