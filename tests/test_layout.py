@@ -20,6 +20,7 @@ PACKAGE = ROOT / "unbounded"
 ORDER = (
     "errors",
     "durations",
+    "sizes",
     "spark.ddl",
     "storage",
     "beside",

@@ -53,6 +53,7 @@ from unbounded.sources.bounded import BoundedSource
 from unbounded.sources.memory import MemorySource
 from unbounded.spark.reading import DataStreamReader, read_stream
 from unbounded.spark.writing import DataStreamWriter
+from unbounded.state.homes import StateOptions, files_state, postgresql_state
 from unbounded.trigger import Trigger, available_now, once, processing_time
 from unbounded.unified import FrameT, concat, with_watermark
 
@@ -81,6 +82,7 @@ __all__ = [
     "Remembers",
     "Sink",
     "Source",
+    "StateOptions",
     "StreamFrame",
     "StreamGroupBy",
     "StreamingQuery",
@@ -95,8 +97,10 @@ __all__ = [
     "available_now",
     "concat",
     "current_timestamp",
+    "files_state",
     "infer_schema",
     "once",
+    "postgresql_state",
     "processing_time",
     "readStream",
     "read_sink",

@@ -17,6 +17,7 @@ from unbounded.errors import UnboundedStateWarning
 from unbounded.plan import Node
 from unbounded.query import MicroBatches
 from unbounded.sinks.each_batch import EachBatchSink
+from unbounded.state.homes import checked_state, open_home
 from unbounded.storage import open_storage
 from unbounded.trigger import AvailableNow, Once, Trigger, checked
 
@@ -39,9 +40,6 @@ def batches_of(
 
     A batch runs when its frame is asked for, so there is no thread, no queue, and nothing ahead of the loop.
     """
-    # numpy and pyarrow, which a script that only describes queries need not wait for.
-    from unbounded.state.memory import MemoryHome  # noqa: PLC0415
-
     taken: list[pl.DataFrame] = []
 
     def take(rows: pl.DataFrame, batch_id: int) -> None:
@@ -53,7 +51,7 @@ def batches_of(
         EachBatchSink(take),
         mode=mode,
         checkpoint=Checkpoint(storage),
-        home=MemoryHome(storage),
+        home=open_home(checked_state(None), storage),
         watermark_policy=watermark_policy,
         reread_bounded=reread_bounded,
         forget_at_end=True,

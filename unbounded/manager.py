@@ -24,6 +24,7 @@ from unbounded.plan import Node
 from unbounded.progress import Listener, LiveLine
 from unbounded.query import MicroBatches
 from unbounded.spark.listener import SparkListener, as_listener
+from unbounded.state.homes import StateOptions, checked_state, open_home
 from unbounded.storage import open_storage
 from unbounded.trigger import AvailableNow, Once, Trigger, checked
 
@@ -129,17 +130,14 @@ def start(
     mode: Mode,
     trigger: Trigger,
     name: str | None,
-    state: str | None,
+    state: str | StateOptions | None,
     wait: bool | None,
     watermark_policy: WatermarkPolicy | None,
     reread_bounded: str | timedelta | None,
 ) -> StreamingQuery:
     """Check, open and begin a query; see `StreamFrame.sink`."""
     trigger = checked(trigger)
-    if state not in (None, "memory"):
-        raise PlanError(
-            f"state is {state!r}, and there is no such home of state. Write state='memory', or leave it out"
-        )
+    home = checked_state(state)
     if watermark_policy not in (None, "min", "max"):
         raise PlanError(f"watermark_policy is {watermark_policy!r}. Write 'min' (the slowest input decides) or 'max'")
     if checkpoint is None and sink.guarantee != "none":
@@ -147,9 +145,6 @@ def start(
             f'{sink.description} needs a checkpoint to continue where it stopped. Write checkpoint="ckpt/<name>", a '
             "folder of its own for this query"
         )
-    # numpy and pyarrow, which a script that only describes queries need not wait for.
-    from unbounded.state.memory import MemoryHome  # noqa: PLC0415
-
     storage = open_storage(f"memory://unbounded-{uuid.uuid4()}" if checkpoint is None else checkpoint)
     queries: list[StreamingQuery] = []
     batches = MicroBatches(
@@ -157,7 +152,7 @@ def start(
         sink,
         mode=mode,
         checkpoint=Checkpoint(storage),
-        home=MemoryHome(storage),
+        home=open_home(home, storage),
         name=name,
         watermark_policy=watermark_policy,
         reread_bounded=reread_bounded,

@@ -33,6 +33,7 @@ from unbounded.plan import Node
 from unbounded.progress import Progress
 from unbounded.report import Phases, left_open, report
 from unbounded.state import Home, StateRef
+from unbounded.state.homes import refuse_another
 from unbounded.watermarks import advanced, combined, settled
 
 __all__ = ["Background", "MicroBatches"]
@@ -121,6 +122,7 @@ class MicroBatches:
         if self._sink_tells and (receipt := self._sink.written(self._next_batch)) is not None:
             self._pending = Commit.of(receipt).intent
         self._refuse_another_history()
+        refuse_another(self._checkpoint.url, self._last.state if self._last is not None else None, self._home)
         self._restore(self._last.state if self._last is not None else None)
         self._flow.open(self._wall_clock)
         if self._last is not None:
@@ -310,6 +312,7 @@ class MicroBatches:
                 f"{self._sink.description} holds batch {intent.batch} of other rows than {self._checkpoint.url} "
                 "intends: one of the two was restored from a backup. Restore the other, or start with new ones"
             )
+        refuse_another(self._checkpoint.url, commit.state, self._home, moved=self._last is not None)
         if commit.state is not None and not self._home.verify(commit.state):
             raise CheckpointError(
                 f"{self._checkpoint.url} has lost {commit.state['name']}, the state of batch {intent.batch}, which "

@@ -22,6 +22,7 @@ from unbounded.sinks.each_batch import EachBatchSink
 from unbounded.sinks.files import FileSink
 from unbounded.sinks.formats import OPTIONS, REFUSED, CsvOptions, Format, IpcOptions, NdjsonOptions, ParquetOptions
 from unbounded.sinks.memory import MemorySink
+from unbounded.state.homes import StateOptions
 from unbounded.trigger import AvailableNow, Once, ProcessingTime, Trigger
 
 __all__ = [
@@ -43,7 +44,7 @@ class SinkOptions(TypedDict, total=False):
     output_mode: Mode
     trigger: Trigger
     name: str | None
-    state: str | None
+    state: str | StateOptions | None
     wait: bool | None
     watermark_policy: WatermarkPolicy | None
     reread_bounded: str | timedelta | None
@@ -114,7 +115,9 @@ class Writable:
             `ub.once()`.
         name: for messages and `ub.streams`. A run of this process under the same name or on the same
             checkpoint is stopped after its batch, and replaced.
-        state: the home of the state; "memory" (default) keeps it in the process, durable in the checkpoint.
+        state: where operators remember: "memory" (default; in the process, durable in the checkpoint), "files" (more
+            than fits into memory), a database by its URL "postgresql://user:password@host/database", or one of these
+            with options, `ub.files_state("512MB")`. A checkpoint keeps the home it began with; see `ub.move_state`.
         wait: whether to wait for the end; by default where the trigger ends by itself.
         watermark_policy: with several watermarks, whether the slowest input decides what is late ("min", the
             default, once each has sent rows) or the fastest ("max"). The first start of a checkpoint decides it.

@@ -1,0 +1,182 @@
+"""Which homes of state are there, how does `state=` name them, and how is one opened?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, cast
+
+from unbounded.errors import CheckpointError, PlanError, nearest
+from unbounded.sizes import size
+from unbounded.state import Home, StateRef
+from unbounded.storage import Storage
+
+__all__ = [
+    "StateOptions",
+    "checked_state",
+    "files_state",
+    "home_of",
+    "open_home",
+    "options_for",
+    "postgresql_state",
+    "refuse_another",
+]
+
+_SCHEMES = ("postgresql", "postgres")
+_URL = '"postgresql://user:password@host/database"'
+
+
+@dataclass(frozen=True, repr=False)
+class StateOptions:
+    """A home of state with its options, for `state=`; made by `ub.files_state(...)` and its like.
+
+    Two of the same home with the same options are equal. Its text has no credentials.
+    """
+
+    kind: str
+    """The word of the home: "memory", "files", ..."""
+    options: tuple[tuple[str, Any], ...] = ()
+    """Names and values, as the home takes them."""
+
+    def __repr__(self) -> str:
+        shown = {name: _without_credentials(value) if name == "url" else value for name, value in self.options}
+        given = ", ".join(f"{name}={value!r}" for name, value in shown.items() if value is not None)
+        return f"{self.kind}_state({given})" if given else f"StateOptions({self.kind!r})"
+
+
+def files_state(memory_limit: str | int = "1GB") -> StateOptions:
+    """State in memory up to about `memory_limit`, the rest in files of the checkpoint that are mapped into memory.
+
+    For more state than fits into memory. `memory_limit` is a size such as "512MB", or a number of bytes.
+
+    >>> files_state("512MB")
+    files_state(memory_limit=512000000)
+    """
+    return StateOptions("files", (("memory_limit", size(memory_limit, "memory_limit")),))
+
+
+def postgresql_state(url: str, schema: str | None = None, memory_limit: str | int = "1GB") -> StateOptions:
+    """State in tables of a PostgreSQL database, which others can query while the query runs.
+
+    `url` is "postgresql://user:password@host/database"; it stands in no checkpoint, progress or log. `schema` is the
+    schema of the database with the tables, one of its own for each query. Rows that a batch touches are also
+    kept in memory, up to about `memory_limit`.
+
+    >>> postgresql_state("postgresql://ada:secret@db.example/sales", memory_limit="1MB")
+    postgresql_state(url='postgresql://db.example/sales', memory_limit=1000000)
+    """
+    if not _is_postgresql(url):
+        raise PlanError(
+            f"postgresql_state(url) takes a URL, and this {type(url).__name__} is none of PostgreSQL. Write "
+            f"ub.postgresql_state({_URL})"
+        )
+    options = {"url": url, "schema": schema, "memory_limit": size(memory_limit, "memory_limit")}
+    return StateOptions("postgresql", tuple(options.items()))
+
+
+# By word: the module and the function that open it, and what the word alone means; None where a URL is needed. By name,
+# because a program loads the home it uses, and no driver of another.
+_HOMES: dict[str, tuple[str, str, StateOptions | None]] = {
+    "memory": ("unbounded.state.memory", "MemoryHome", StateOptions("memory")),
+    "files": ("unbounded.state.files", "files_home", files_state()),
+    "postgresql": ("unbounded.state.postgresql", "postgresql_home", None),
+}
+_FUNCTIONS: Mapping[Callable[..., StateOptions], str] = {
+    files_state: "ub.files_state()",
+    postgresql_state: f"ub.postgresql_state({_URL})",
+}
+
+
+def checked_state(state: object, what: str = "state") -> StateOptions:
+    """What `state=` means; None is the home in memory. PlanError for anything that is no home; `what` names it."""
+    if state is None:
+        state = "memory"
+    if isinstance(state, StateOptions):
+        return state
+    if isinstance(state, str) and _is_postgresql(state):
+        return postgresql_state(state)
+    words = {word: default for word, (_, _, default) in _HOMES.items() if default is not None}
+    if isinstance(state, str) and state in words:
+        return words[state]
+    for function, call in _FUNCTIONS.items():
+        if state is function:
+            raise PlanError(f"{what} is the function {function.__name__}. Write it called: {call}")
+    valid = f"{', '.join(map(repr, words))} or {_URL}, or one of these with options: {', '.join(_FUNCTIONS.values())}"
+    if not isinstance(state, str):
+        raise PlanError(f"{what} is of type {type(state).__name__}, which is no home of state. Write {valid}")
+    scheme, is_url, _ = state.partition("://")
+    shown = f"{scheme}://..." if is_url else state  # what follows may hold a password
+    hint = nearest(scheme, [*words, "postgresql://..."])
+    raise PlanError(f"{what} is {shown!r}, and there is no such home of state{hint or '.'} Write {valid}")
+
+
+def open_home(state: StateOptions, storage: Storage) -> Home:
+    """The home, for the query whose checkpoint is in `storage`. Errors are those of the home."""
+    module, function, default = _HOMES[state.kind]
+    place = [] if default is None else [storage]
+    return cast("Home", getattr(import_module(module), function)(*place, **dict(state.options)))
+
+
+def home_of(ref: StateRef) -> str:
+    """The kind of home that holds a commit; before there were several, none was written down."""
+    return str(ref.get("home", "memory"))
+
+
+def options_for(ref: StateRef, state: str | StateOptions | None, where: str, what: str = "state") -> StateOptions:
+    """How to open the home that holds a commit of the checkpoint `where`, if `state` is what the user said of it.
+
+    Without a word of the user it is the home as it is by default; PlanError where that needs a URL, or is another one.
+    """
+    kind = home_of(ref)
+    if state is None and kind in _HOMES:
+        default = _HOMES[kind][2]
+        if default is not None:
+            return default
+        raise PlanError(
+            f"the state of {where} lies in the home {kind!r}, and its URL does not stand in the checkpoint. Write "
+            f"{what}={_written(kind)}, as for the query"
+        )
+    given = checked_state(state, what)
+    if given.kind != kind:
+        raise PlanError(
+            f"the state of {where} lies in the home {kind!r} and not in {given.kind!r}. Write {what}={_written(kind)}"
+        )
+    return given
+
+
+def refuse_another(where: str, ref: StateRef | None, home: Home, *, moved: bool = False) -> None:
+    """Raise CheckpointError if a commit of the checkpoint `where` lies in a home of another kind than this one.
+
+    `moved` says that the commit before it does not: the state was moved while a batch was half done.
+    """
+    if ref is None or home_of(ref) == home.kind:
+        return
+    before, now = _written(home_of(ref)), _written(home.kind)
+    if moved:
+        raise CheckpointError(
+            f"the last batch of {where} was begun in the home {home_of(ref)!r} and not completed before the state was "
+            f"moved to {home.kind!r}. Move it back with ub.move_state({where!r}, {before}), start the query once with "
+            f"state={before}, and move it again"
+        )
+    default = ", the default," if home.kind == "memory" else ""
+    raise CheckpointError(
+        f"the state of {where} lies in the home {home_of(ref)!r}, and state={now}{default} asks for another. Nothing "
+        f"was changed. Write state={before}; or move it first, with ub.move_state({where!r}, {now})"
+    )
+
+
+def _written(kind: str) -> str:
+    """How `state=` is written for a kind of home."""
+    return _URL if kind == "postgresql" else f'"{kind}"'
+
+
+def _is_postgresql(url: object) -> bool:
+    return isinstance(url, str) and url.partition("://")[0] in _SCHEMES and "://" in url
+
+
+def _without_credentials(url: str) -> str:
+    """Without user, password, and what stands behind "?", which may hold them too; in doubt, no more than its kind."""
+    place, _, options = url.partition("?")
+    scheme, _, rest = place.partition("://")
+    return f"{scheme}://{'...' if '@' in options else rest.rpartition('@')[2]}"
