@@ -43,6 +43,7 @@ ORDER = (
     "cards",
     "trigger",
     "operators",
+    "remembered",
     "inputs",
     "report",
     "query",

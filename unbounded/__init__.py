@@ -35,6 +35,7 @@ from unbounded.manager import StreamingQueryManager, streams
 from unbounded.now import current_timestamp
 from unbounded.partials.user_defined import aggregate
 from unbounded.progress import Listener, Progress, QueryStatus
+from unbounded.remembered import read_state, read_state_metadata
 from unbounded.scan import (
     infer_schema,
     scan,
@@ -104,6 +105,8 @@ __all__ = [
     "processing_time",
     "readStream",
     "read_sink",
+    "read_state",
+    "read_state_metadata",
     "read_stream",
     "reset",
     "scan",

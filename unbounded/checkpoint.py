@@ -3,6 +3,8 @@
     metadata            the query's id and what a restart compares (`Flow.pinned`)
     offsets/<batch>     the intent: what batch will read, and the watermarks it decides by
     state/...           what operators and sources remember (written by the home of the state)
+    operators/<n>       what that means, from some batch on, for readers of the state
+    moved/<n>           the state of a batch lies in another home now
     commits/<batch>     the batch happened; holds its intent, and refers to the digest of its state
     lock                held while a process runs the query
 
@@ -16,7 +18,7 @@ import os
 import socket
 import uuid
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -105,9 +107,7 @@ class Checkpoint:
         Afterwards `id`, `pinned` (as of the first start), `last` (the newest commit, None before the first batch)
         and `pending` (an intent without a commit) are set.
         """
-        self._lock = self._storage.lock(_owner(run_id, name))
-        for folder in ("", "offsets", "commits", "state"):
-            self._storage.settle(folder)
+        self._take(_owner(run_id, name))
         commits, offsets = self._numbers("commits"), self._numbers("offsets")
         self._read_metadata(pinned, may_differ, fresh=not commits and not offsets)
         gaps = sorted(set(range(commits[0], commits[-1])).difference(commits)) if commits else []
@@ -116,7 +116,7 @@ class Checkpoint:
                 f"{self.url}/commits has no record of batch {gaps[0]}, though later ones are there. Restore the file "
                 "from a backup, or start with a new checkpoint and a new output path"
             )
-        self.last = self._read_commit(commits[-1]) if commits else None
+        self.last = self.committed(commits[-1]) if commits else None
         after = 0 if self.last is None else self.last.batch + 1
         self.pending = self._read_intent(after) if after in offsets else None
 
@@ -143,6 +143,51 @@ class Checkpoint:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+    # For readers of the state -------------------------------------------------------------------
+    @property
+    def batches(self) -> list[int]:
+        """The batches whose commits are retained, ascending."""
+        return self._numbers("commits")
+
+    def committed(self, batch: int) -> Commit:
+        """The commit of a batch; its state is where it was moved to, if it was."""
+        commit = self._read_commit(batch)
+        moved = [move["state"] for move in self._series("moved") if move["attempt"] == commit.attempt]
+        return replace(commit, state=moved[-1]) if moved else commit
+
+    def describe(self, described: Mapping[str, Any]) -> None:
+        """Write down what the state means from the next batch on, if that is new."""
+        before = self._series("operators")
+        if not before or before[-1]["described"] != described:
+            since = 0 if self.last is None else self.last.batch + 1
+            self._put("operators", len(before), {"since": since, "described": described})
+
+    def described(self, batch: int) -> Mapping[str, Any] | None:
+        """What the state of a batch means; None if that was not written down."""
+        found = [one["described"] for one in self._series("operators") if one["since"] <= batch]
+        return found[-1] if found else None
+
+    def hold(self, purpose: str) -> None:
+        """Take the lock for something else than a run."""
+        self._take(_owner(purpose, None))
+
+    def _take(self, owner: Mapping[str, Any]) -> None:
+        self._lock = self._storage.lock(owner)
+        for folder in ("", "offsets", "commits", "state", "operators", "moved"):
+            self._storage.settle(folder)
+
+    def began(self, batch: int) -> StateRef | None:
+        """Where the state of a batch was written at first, wherever it lies now."""
+        return self._read_commit(batch).state
+
+    def move(self, commit: Commit, state: StateRef) -> None:
+        """Write durably that the state of a commit lies elsewhere now."""
+        self._put("moved", len(self._numbers("moved")), {"attempt": commit.attempt, "state": state})
+
+    def _series(self, kind: str) -> list[dict[str, Any]]:
+        """Records that are numbered one after another; there are few."""
+        return [self._read(kind, number) for number in self._numbers(kind)]
 
     def _put(self, kind: str, batch: int, record: Mapping[str, Any]) -> None:
         try:
@@ -220,7 +265,7 @@ def _short(value: Any) -> str:
 
 def _everything(storage: Storage) -> list[str]:
     """All records of a checkpoint. The metadata first: without them, a start refuses instead of half-continuing."""
-    folders = ("commits", "state", "runs", "offsets")
+    folders = ("commits", "state", "runs", "offsets", "operators", "moved")
     return ["metadata", *(f"{folder}/{name}" for folder in folders for name in storage.names(folder))]
 
 

@@ -12,7 +12,7 @@ from polars._typing import IntoExpr, QuantileMethod
 from unbounded.aggregates import cut
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import expand
-from unbounded.plan import Aggregate, Node, Step
+from unbounded.plan import HAVING, Aggregate, Node, Step
 from unbounded.refusals import REFUSED_OF_GROUPS, refusal
 from unbounded.spark.names import NamesOfGroups
 from unbounded.trees import Tree, expression, rewrite, tree_of
@@ -21,8 +21,6 @@ from unbounded.windows import LABEL
 __all__ = ["StreamGroupBy", "pivoted"]
 
 FrameT = TypeVar("FrameT")
-
-_HAVING = "__having__"
 
 
 class StreamGroupBy(NamesOfGroups, Generic[FrameT]):
@@ -51,12 +49,12 @@ class StreamGroupBy(NamesOfGroups, Generic[FrameT]):
     def _aggregated(self, aggs: Iterable[Any], named_aggs: dict[str, Any]) -> Node:
         taken = {key.meta.output_name() for key in self._keys} | ({self._label} if self._label else set())
         found = expand(self._plan.schema, aggs, named_aggs, without=taken)
-        wanted = (pl.all_horizontal(self._having).alias(_HAVING),) if self._having else ()
+        wanted = (pl.all_horizontal(self._having).alias(HAVING),) if self._having else ()
         cut((*found, *wanted), self._plan.schema)  # an aggregate that cannot be kept is refused where it is written
         answer: Node = Aggregate(self._plan, self._keys, (*found, *wanted))
         if self._having:
-            answer = Step(answer, "filter", (pl.col(_HAVING),))
-            answer = Step(answer, "select", tuple(pl.col(name) for name in answer.schema if name != _HAVING))
+            answer = Step(answer, "filter", (pl.col(HAVING),))
+            answer = Step(answer, "select", tuple(pl.col(name) for name in answer.schema if name != HAVING))
         if self._label is not None:
             answer = Step(answer, "rename", options={"mapping": {LABEL: self._label}, "strict": True})
         return answer

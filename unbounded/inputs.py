@@ -47,6 +47,11 @@ class Inputs:
         """Whether a batch has something to remember of its input."""
         return bool(self._logs)
 
+    @property
+    def logged(self) -> dict[str, pl.Schema]:
+        """The logs by their names at the home."""
+        return {f"source {name}": source.memory_schema for name, source in self._remembering.items()}
+
     def pinned(self) -> dict[str, Any]:
         """What a restart compares."""
         return {

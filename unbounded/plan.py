@@ -17,6 +17,7 @@ from unbounded.connectors import Bounded, Source
 from unbounded.expressions import columns_of, conjuncts
 
 __all__ = [
+    "HAVING",
     "Aggregate",
     "Concat",
     "InOrder",
@@ -41,6 +42,8 @@ __all__ = [
 # Verbs of `Step` that may leave out rows.
 _DROPPING = frozenset({"filter", "remove", "drop_nulls", "drop_nans", "explode", "map_batches"})
 
+HAVING = "__having__"
+"""The column in which an aggregate says whether a group is wanted, for a filter above it."""
 
 _PLACE = "__place__"  # of a row in the stream, while a join may hand rows on in another order
 

@@ -124,6 +124,7 @@ class MicroBatches:
         self._refuse_another_history()
         refuse_another(self._checkpoint.url, self._last.state if self._last is not None else None, self._home)
         self._restore(self._last.state if self._last is not None else None)
+        self._checkpoint.describe(self._flow.described(self._inputs.logged))
         self._flow.open(self._wall_clock)
         if self._last is not None:
             self._inputs.acknowledge(

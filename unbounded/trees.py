@@ -15,7 +15,18 @@ from typing import Any, TypeAlias
 
 import polars as pl
 
-__all__ = ["Tree", "children", "expression", "kind", "nodes", "rewrite", "tree_of", "unaliased", "with_children"]
+__all__ = [
+    "Tree",
+    "children",
+    "expression",
+    "kind",
+    "nodes",
+    "parsed",
+    "rewrite",
+    "tree_of",
+    "unaliased",
+    "with_children",
+]
 
 Tree: TypeAlias = Any
 """A node: `{kind: body}`, or a bare kind such as "Len"; integers of 128 bits and Arrow data are bytes."""
@@ -42,7 +53,12 @@ _PARTS = {
 
 def tree_of(expr: pl.Expr) -> Tree:
     """The tree of an expression. ComputeError if it holds a Python function, which cannot be read."""
-    return _read(io.BytesIO(expr.meta.serialize()))
+    return parsed(expr.meta.serialize())
+
+
+def parsed(data: bytes) -> Tree:
+    """The tree in the bytes of `Expr.meta.serialize()`; nothing in them is run."""
+    return _read(io.BytesIO(data))
 
 
 def expression(tree: Tree) -> pl.Expr:

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import polars as pl
 
 from unbounded.lineage import Clock
 from unbounded.state import Home, Multimap, MultimapSpec, Table, TableSpec
+
+if TYPE_CHECKING:  # an answer reads the values of groups, which lie in Tables
+    from unbounded.operators.answer import Answer
 
 __all__ = [
     "FINAL",
@@ -99,6 +102,10 @@ class Operator(Protocol):
 
     def tables(self) -> Mapping[str, TableSpec | MultimapSpec]:
         """What it remembers; names are unique within the operator."""
+
+    @property
+    def answer(self) -> Answer:
+        """What a reader of its state sees."""
 
     def pinned(self) -> Mapping[str, Any]:
         """What must not change over a restart, as JSON that people can compare."""

@@ -18,8 +18,9 @@ from unbounded.expressions import canonical
 from unbounded.lineage import Clock, closing
 from unbounded.now import at, tells_time
 from unbounded.operators import Batch, Change, Tables, at_most_milliseconds, closing_instant
+from unbounded.operators.answer import Answer
 from unbounded.operators.values import ValueTables
-from unbounded.plan import Aggregate
+from unbounded.plan import HAVING, Aggregate
 from unbounded.state import MultimapSpec, TableSpec
 from unbounded.windows import LABEL, Window
 
@@ -53,6 +54,14 @@ class AggregateOperator:
             expiry=_EXPIRY if self._clocks else None,
         )
         self._values = [ValueTables(one, self._key, self._groups.expiry) for one in self._cut.values]
+        self._answer = Answer(
+            "groups",
+            (*map(pl.col, self._key), *self._cut.finish),
+            values=tuple(self._values),
+            opened=self._cut.opened,
+            rows=() if self._key else self._cut.lists,
+            parts=self._cut.canonical,
+        )
 
     @property
     def ordered(self) -> bool:
@@ -69,6 +78,12 @@ class AggregateOperator:
     def tables(self) -> Mapping[str, TableSpec | MultimapSpec]:
         beside = {name: spec for one in self._values for name, spec in one.tables.items()}
         return {"groups": self._groups, **beside}
+
+    @property
+    def answer(self) -> Answer:
+        window = self._node.input
+        label = {LABEL: window.column} if isinstance(window, Window) else {}
+        return self._answer.named({**label, HAVING: None})
 
     def pinned(self) -> Mapping[str, Any]:
         keys = {
@@ -133,14 +148,12 @@ class AggregateOperator:
                 shown = changed
             case "complete":
                 shown = tables["groups"].scan()
-        for one in self._values:
-            shown = one.listed(shown, tables)
-            if mark is not None:
+        answer = self._answer.over(shown, tables, batch.time)
+        if mark is not None:
+            for one in self._values:
                 one.expire(mark, tables)
-        held = shown.lazy().with_columns(self._cut.opened) if self._cut.opened else shown.lazy()
-        answer = held.select(*self._key, *self._at(self._cut.finish, batch))
         return Change(
-            rows=answer.explode(self._cut.lists) if self._cut.lists and not self._key else answer,
+            rows=answer,
             taken=taken,
             updated=changed.height,
             evicted=gone.height,

@@ -20,6 +20,7 @@ from unbounded.lineage import is_whole, table_key
 from unbounded.now import at, tells_time
 from unbounded.operators import Batch, Change, Operator, Tables, at_most_milliseconds
 from unbounded.operators.aggregate import AggregateOperator
+from unbounded.operators.answer import schema_text, spec_record
 from unbounded.operators.bounded import BoundedTables
 from unbounded.operators.explaining import explained
 from unbounded.operators.in_order import InOrderOperator
@@ -157,6 +158,17 @@ class Flow:
             "sources": sorted(self.scans),
             "operators": {one.id: dict(one.pinned()) for one in self.operators},
         }
+
+    def described(self, logs: Mapping[str, pl.Schema]) -> dict[str, Any]:
+        """What each operator remembers and how to show it, and the logs beside, as JSON: for readers of the state."""
+        operators = {
+            one.id: {
+                "tables": {name: spec_record(spec) for name, spec in one.tables().items()},
+                "answer": one.answer.record(),
+            }
+            for one in self.operators
+        }
+        return {"operators": operators, "logs": {name: schema_text(schema) for name, schema in logs.items()}}
 
     def open(self, clock: Callable[[], datetime]) -> None:
         """Read the bounded tables; the clock is asked only if they are to be read again."""

@@ -9,6 +9,7 @@ import polars as pl
 
 from unbounded.lineage import clocks
 from unbounded.operators import Batch, Change, closing_instant
+from unbounded.operators.answer import Answer
 from unbounded.plan import InOrder
 from unbounded.state import Table, TableSpec
 
@@ -39,6 +40,10 @@ class InOrderOperator:
 
     def tables(self) -> Mapping[str, TableSpec]:
         return {"waiting": self._waiting}
+
+    @property
+    def answer(self) -> Answer:
+        return Answer("waiting", tuple(map(pl.col, self._node.schema)), order=(*self._node.keys, _ROW))
 
     def pinned(self) -> Mapping[str, Any]:
         columns = {name: str(dtype) for name, dtype in self._node.schema.items()}

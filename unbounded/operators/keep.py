@@ -9,6 +9,7 @@ import polars as pl
 
 from unbounded.expressions import canonical
 from unbounded.operators import Batch, Change
+from unbounded.operators.answer import Answer
 from unbounded.plan import Keep
 from unbounded.state import Table, TableSpec
 
@@ -38,6 +39,10 @@ class KeepOperator:
             expiry=None,
         )
         return {"kept": kept}
+
+    @property
+    def answer(self) -> Answer:
+        return Answer("kept", tuple(map(pl.col, self._node.schema)), order=(_PLACE,))
 
     def pinned(self) -> Mapping[str, Any]:
         columns = {name: str(dtype) for name, dtype in self._node.schema.items()}

@@ -9,6 +9,7 @@ import polars as pl
 
 from unbounded.errors import PlanError
 from unbounded.operators import Batch, Change
+from unbounded.operators.answer import Answer
 from unbounded.plan import Positioned
 from unbounded.state import Table, TableSpec
 
@@ -32,6 +33,10 @@ class PositionedOperator:
     def tables(self) -> Mapping[str, TableSpec]:
         one = pl.Schema({_ROWS: pl.Int64()})
         return {"rows": TableSpec(key=pl.Schema(), values=one, merge=(pl.col(_ROWS).sum(),), expiry=None)}
+
+    @property
+    def answer(self) -> Answer:
+        return Answer("rows", (pl.col(_ROWS).alias("rows"),))
 
     def pinned(self) -> Mapping[str, Any]:
         # The count ends at the limit: raised later, it would pass over the rows between.

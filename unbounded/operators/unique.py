@@ -9,6 +9,7 @@ import polars as pl
 
 from unbounded.lineage import clocks
 from unbounded.operators import Batch, Change, closing_instant
+from unbounded.operators.answer import Answer
 from unbounded.plan import Unique
 from unbounded.state import Table, TableSpec
 
@@ -55,6 +56,10 @@ class UniqueOperator:
 
     def tables(self) -> Mapping[str, TableSpec]:
         return {"seen": self._seen}
+
+    @property
+    def answer(self) -> Answer:
+        return Answer("seen", tuple(map(pl.col, self._seen.key)))
 
     def pinned(self) -> Mapping[str, Any]:
         return {"kind": "unique", "keys": {name: str(dtype) for name, dtype in self._seen.key.items()}}

@@ -43,6 +43,11 @@ class ValueTables:
             group = key or pl.Schema({_ALL: pl.Boolean()})  # without keys there is one group
             self.tables[self._listed] = MultimapSpec(group, pl.Schema({_VALUE: values.dtype, **shared}), expiry)
 
+    @property
+    def values(self) -> Values:
+        """Which values they are."""
+        return self._values
+
     def wanted(self) -> list[pl.Expr]:
         """Of the rows of a group, the list of values to take in: one or two columns of lists in `agg`."""
         value, name = self._values.value, self._values.name

@@ -8,10 +8,12 @@ merging, however rows are cut.
 
 from __future__ import annotations
 
+import json
 import math
 import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 import polars as pl
@@ -21,7 +23,7 @@ from unbounded.now import tells_time
 from unbounded.partials.columns import Leaf, StateColumns
 from unbounded.partials.single import Value, nulls
 
-__all__ = ["SKETCHES"]
+__all__ = ["SKETCHES", "opening"]
 
 
 def _library() -> Any:
@@ -119,7 +121,7 @@ def _approx_n_unique(leaf: Leaf, state: StateColumns) -> pl.Expr:
     kind = _Distinct()
     values = _hashed(leaf.inputs[0], leaf.of[0]).drop_nulls().unique()
     column = _column(leaf, state, f"HLL {kind.LG_K}", values, kind)
-    number = state.opened("number", column, kind.number, pl.Int64())
+    number = state.opened(_NUMBER, column, kind.number, pl.Int64())
     # A null is a value too, and a sketch holds none.
     return (number + (nulls(leaf, state) > 0)).cast(leaf.dtype)
 
@@ -194,7 +196,9 @@ def _approx_quantile(leaf: Leaf, state: StateColumns) -> pl.Expr:
         raise UnsupportedOperationError(f"{leaf.whole}", because=because, instead=instead)
     physical = leaf.inputs[0].to_physical() if of.is_temporal() else leaf.inputs[0]
     column = _column(leaf, state, f"KLL {kind.k}", kind.ranked(physical), kind)
-    found = state.opened(f"at {ranks}", column, lambda sketches: kind.at(ranks, sketches), pl.List(pl.Float64()))
+    found = state.opened(
+        f"{_AT}{json.dumps(list(ranks))}", column, lambda sketches: kind.at(ranks, sketches), pl.List(pl.Float64())
+    )
     each = [_back(found.list.get(place), of) for place in range(len(ranks))]
     return pl.concat_list(each) if isinstance(leaf.dtype, pl.List) else each[0]
 
@@ -222,3 +226,16 @@ def _back(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 
 SKETCHES: Final[Mapping[str, Value]] = {"approx_n_unique": _approx_n_unique, "approx_quantile": _approx_quantile}
+
+_NUMBER, _AT = "number", "at "
+
+
+def opening(name: str) -> pl.Expr:
+    """What reads a column of that name, as `StateColumns.opened` gives it, out of the column with the sketches."""
+    column, _, text = name.partition(" ")
+    read: Callable[[pl.Series], pl.Series] = _Distinct().number
+    dtype: pl.DataType = pl.Int64()
+    if text != _NUMBER:
+        read = partial(_Quantiles(0.01).at, json.loads(text.removeprefix(_AT)))
+        dtype = pl.List(pl.Float64())
+    return pl.col(column).map_batches(read, return_dtype=dtype, is_elementwise=True).alias(name)

@@ -157,6 +157,13 @@ class Home(Protocol):
         are not those that were committed, CorruptRecordError naming a file that is damaged.
         """
 
+    def look(self, ref: StateRef) -> None:
+        """As `restore`, but nothing outside of this object changes: for a reader beside a running query.
+
+        Any retained commit can be looked at. Afterwards only what answers may be asked: `lookup`, `probe`, `scan`,
+        `len`, `restored`.
+        """
+
     def commit(self, version: int, attempt: str) -> StateRef:
         """Write durably what changed since the last commit, as one new object.
 

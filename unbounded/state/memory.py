@@ -203,6 +203,9 @@ class MemoryHome:
             log.load(iter(()))
         self._begin(Catalogue(self._segment), ())
 
+    def look(self, ref: StateRef) -> None:
+        self.restore(ref)  # which only reads
+
     def _restore(self, file: Reference) -> None:
         record, blob = read_record(self._storage, file, "state")
         self._shapes.refuse_others(record["schemas"], self._storage.url)
