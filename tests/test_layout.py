@@ -44,6 +44,7 @@ ORDER = (
     "trigger",
     "operators",
     "remembered",
+    "moving",
     "inputs",
     "report",
     "query",

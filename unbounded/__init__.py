@@ -32,6 +32,7 @@ from unbounded.frame import StreamFrame
 from unbounded.grouping import StreamGroupBy
 from unbounded.handle import StreamingQuery
 from unbounded.manager import StreamingQueryManager, streams
+from unbounded.moving import move_state
 from unbounded.now import current_timestamp
 from unbounded.partials.user_defined import aggregate
 from unbounded.progress import Listener, Progress, QueryStatus
@@ -100,6 +101,7 @@ __all__ = [
     "current_timestamp",
     "files_state",
     "infer_schema",
+    "move_state",
     "once",
     "postgresql_state",
     "processing_time",

@@ -5,6 +5,7 @@
     state/...           what operators and sources remember (written by the home of the state)
     operators/<n>       what that means, from some batch on, for readers of the state
     moved/<n>           the state of a batch lies in another home now
+    homes/<name>/...    the files of homes other than the first one in memory
     commits/<batch>     the batch happened; holds its intent, and refers to the digest of its state
     lock                held while a process runs the query
 
@@ -25,6 +26,7 @@ from typing import Any
 from unbounded.connectors import Offset
 from unbounded.errors import CheckpointError, ConcurrentQueryError, QueryChangedError
 from unbounded.state import StateRef
+from unbounded.state.folders import files_of, folder_of
 from unbounded.storage import Lock, Storage, decode, encode, open_storage
 
 __all__ = ["RETAIN", "Checkpoint", "Commit", "Intent", "reset"]
@@ -92,6 +94,7 @@ class Checkpoint:
         self.last: Commit | None = None
         self.pending: Intent | None = None
         self._oldest: int | None = None  # batch that may have a record; None before the first tidying
+        self._left: dict[str, int] = {}  # folders that the state has left, and the last batch that is there
 
     @property
     def url(self) -> str:
@@ -117,6 +120,9 @@ class Checkpoint:
                 "from a backup, or start with a new checkpoint and a new output path"
             )
         self.last = self.committed(commits[-1]) if commits else None
+        here = folder_of(self.last.state) if self.last is not None else ""
+        left = {move["left"]: move["batch"] for move in self._series("moved")}
+        self._left = {folder: until for folder, until in left.items() if folder not in (here, None)}
         after = 0 if self.last is None else self.last.batch + 1
         self.pending = self._read_intent(after) if after in offsets else None
 
@@ -135,6 +141,10 @@ class Checkpoint:
         old = range(self._oldest, committed - RETAIN + 1)
         self._storage.remove(f"{folder}/{batch:012d}" for batch in old for folder in ("offsets", "commits"))
         self._oldest = max(self._oldest, old.stop)
+        for folder, until in list(self._left.items()):
+            if until <= committed - RETAIN:
+                self._storage.remove(files_of(self._storage, folder))
+                del self._left[folder]
 
     def close(self, *, forget: bool = False) -> None:
         """Give the lock back; with `forget`, delete everything first, for nobody can come back."""
@@ -181,9 +191,21 @@ class Checkpoint:
         """Where the state of a batch was written at first, wherever it lies now."""
         return self._read_commit(batch).state
 
-    def move(self, commit: Commit, state: StateRef) -> None:
-        """Write durably that the state of a commit lies elsewhere now."""
-        self._put("moved", len(self._numbers("moved")), {"attempt": commit.attempt, "state": state})
+    @property
+    def state(self) -> StateRef | None:
+        """Where the state of the last commit lies, whoever holds the lock."""
+        batches = self.batches
+        return self.committed(batches[-1]).state if batches else None
+
+    @property
+    def free_folder(self) -> str:
+        """A folder for the home to which the state moves next."""
+        return f"homes/{len(self._numbers('moved'))}"
+
+    def move(self, commit: Commit, state: StateRef, left: str | None) -> None:
+        """Write durably that the state of a commit lies elsewhere now; what it `left` is a folder of the checkpoint."""
+        move = {"batch": commit.batch, "attempt": commit.attempt, "state": state, "left": left}
+        self._put("moved", len(self._numbers("moved")), move)
 
     def _series(self, kind: str) -> list[dict[str, Any]]:
         """Records that are numbered one after another; there are few."""
@@ -265,8 +287,10 @@ def _short(value: Any) -> str:
 
 def _everything(storage: Storage) -> list[str]:
     """All records of a checkpoint. The metadata first: without them, a start refuses instead of half-continuing."""
-    folders = ("commits", "state", "runs", "offsets", "operators", "moved")
-    return ["metadata", *(f"{folder}/{name}" for folder in folders for name in storage.names(folder))]
+    folders = ("commits", "offsets", "operators", "moved")
+    records = ["metadata", *(f"{folder}/{name}" for folder in folders for name in storage.names(folder))]
+    homes = ["", *(f"homes/{name}" for name in storage.names("homes"))]
+    return [*records, *(name for folder in homes for name in files_of(storage, folder))]
 
 
 def reset(

@@ -51,7 +51,7 @@ def batches_of(
         EachBatchSink(take),
         mode=mode,
         checkpoint=Checkpoint(storage),
-        home=open_home(checked_state(None), storage),
+        home=open_home(checked_state(None), storage, ""),
         watermark_policy=watermark_policy,
         reread_bounded=reread_bounded,
         forget_at_end=True,

@@ -24,7 +24,7 @@ from unbounded.plan import Node
 from unbounded.progress import Listener, LiveLine
 from unbounded.query import MicroBatches
 from unbounded.spark.listener import SparkListener, as_listener
-from unbounded.state.homes import StateOptions, checked_state, open_home
+from unbounded.state.homes import StateOptions, checked_state, folder_for, open_home
 from unbounded.storage import open_storage
 from unbounded.trigger import AvailableNow, Once, Trigger, checked
 
@@ -147,12 +147,13 @@ def start(
         )
     storage = open_storage(f"memory://unbounded-{uuid.uuid4()}" if checkpoint is None else checkpoint)
     queries: list[StreamingQuery] = []
+    records = Checkpoint(storage)
     batches = MicroBatches(
         plan,
         sink,
         mode=mode,
-        checkpoint=Checkpoint(storage),
-        home=open_home(home, storage),
+        checkpoint=records,
+        home=open_home(home, storage, folder_for(home, records.state)),
         name=name,
         watermark_policy=watermark_policy,
         reread_bounded=reread_bounded,

@@ -15,6 +15,7 @@ from unbounded.errors import CheckpointError, PlanError, nearest
 from unbounded.operators import Tables
 from unbounded.operators.answer import Answer, schema_from, spec_from
 from unbounded.state import Home, Log, StateRef, TableSpec
+from unbounded.state.folders import folder_of
 from unbounded.state.homes import StateOptions, home_of, open_home, options_for
 from unbounded.storage import Storage, open_storage
 
@@ -154,7 +155,8 @@ class Remembered:
                 raise PlanError(f"raw=True, and {operator} keeps several tables. Write operator={names}")
             (table,) = said["tables"]
         answer = None if table else self._answer(operator)
-        home = open_home(options_for(self.ref, state, self.storage.url), self.storage)
+        options = options_for(self.ref, state, self.storage.url)
+        home = open_home(options, self.storage, folder_of(self.ref), limited=False)
         tables, _ = self.declared_at(home)
         home.look(self.ref)
         if answer is None:

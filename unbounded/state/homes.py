@@ -10,12 +10,14 @@ from typing import Any, cast
 from unbounded.errors import CheckpointError, PlanError, nearest
 from unbounded.sizes import size
 from unbounded.state import Home, StateRef
+from unbounded.state.folders import below, folder_of
 from unbounded.storage import Storage
 
 __all__ = [
     "StateOptions",
     "checked_state",
     "files_state",
+    "folder_for",
     "home_of",
     "open_home",
     "options_for",
@@ -24,6 +26,7 @@ __all__ = [
 ]
 
 _SCHEMES = ("postgresql", "postgres")
+_ALL_MEMORY = 1 << 62
 _URL = '"postgresql://user:password@host/database"'
 
 
@@ -38,6 +41,11 @@ class StateOptions:
     """The word of the home: "memory", "files", ..."""
     options: tuple[tuple[str, Any], ...] = ()
     """Names and values, as the home takes them."""
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether the state lies outside of the checkpoint."""
+        return any(name in ("url", "path") and value is not None for name, value in self.options)
 
     def __repr__(self) -> str:
         shown = {name: _without_credentials(value) if name == "url" else value for name, value in self.options}
@@ -111,11 +119,37 @@ def checked_state(state: object, what: str = "state") -> StateOptions:
     raise PlanError(f"{what} is {shown!r}, and there is no such home of state{hint or '.'} Write {valid}")
 
 
-def open_home(state: StateOptions, storage: Storage) -> Home:
-    """The home, for the query whose checkpoint is in `storage`. Errors are those of the home."""
-    module, function, default = _HOMES[state.kind]
-    place = [] if default is None else [storage]
-    return cast("Home", getattr(import_module(module), function)(*place, **dict(state.options)))
+def folder_for(state: StateOptions, last: StateRef | None) -> str:
+    """The folder of a checkpoint for a home, if the last commit is this one; None before the first."""
+    if last is not None and home_of(last) == state.kind:
+        return folder_of(last)
+    return "" if state.kind == "memory" else f"homes/{state.kind}"
+
+
+def open_home(state: StateOptions, storage: Storage, folder: str, *, limited: bool = True) -> Home:
+    """The home, for the query whose checkpoint is in `storage`, in its folder; errors are those of the home.
+
+    Without its limit of memory it is for one pass over everything, and not for batches.
+    """
+    module, function, _ = _HOMES[state.kind]
+    options = dict(state.options)
+    if not limited and "memory_limit" in options:
+        options["memory_limit"] = _ALL_MEMORY
+    home = getattr(import_module(module), function)(below(storage, folder), **options)
+    return cast("Home", _InFolder(home, folder) if folder else home)
+
+
+class _InFolder:
+    """A home whose commits name their folder."""
+
+    def __init__(self, home: Home, folder: str) -> None:
+        self._home, self._folder = home, folder
+
+    def commit(self, version: int, attempt: str) -> StateRef:
+        return {**self._home.commit(version, attempt), "folder": self._folder}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._home, name)
 
 
 def home_of(ref: StateRef) -> str:
