@@ -95,6 +95,9 @@ class Binder:
         self.logs = {name: logs.get(name, log.clear()) for name, log in self.logs.items()}
         return note  # type: ignore[no-any-return]
 
+    def look(self, ref: StateRef) -> Mapping[str, Any]:
+        return self.restore(ref)
+
     def commit(
         self,
         version: int,

@@ -96,6 +96,9 @@ class Cold(Protocol):
     def restore(self, ref: StateRef | None) -> Mapping[str, Any]:
         """Go back to a commit, or to nothing, for good; gives the `note` of that commit. Errors as `Home.restore`."""
 
+    def look(self, ref: StateRef) -> Mapping[str, Any]:
+        """As `restore`, but nothing changes outside of this object, and what it shows stays while others commit."""
+
     def commit(
         self,
         version: int,

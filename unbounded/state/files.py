@@ -260,6 +260,16 @@ class FilesCold:
                 return self._restore_nothing()
             return self._restore(Reference(ref["name"], ref["digest"]))
 
+    def look(self, ref: StateRef) -> Mapping[str, Any]:
+        file = Reference(ref["name"], ref["digest"])
+        record, _ = read_record(self._storage, file, "state")
+        if catalogue_of(self._storage, record).probe != probe():
+            raise CheckpointError(
+                f"{self.description} is sorted as another version of polars hashes, so its rows would not be found. "
+                "Start the query once, which sorts it anew; then read its state"
+            )
+        return self._restore(file)
+
     def _restore_nothing(self) -> Mapping[str, Any]:
         catalogue = Catalogue(secrets.randbits(63), probe=probe())
         for rows in self._rows.values():

@@ -273,7 +273,13 @@ class LayeredHome:
 
     def restore(self, ref: StateRef | None) -> None:
         self._refuse_little()
-        note = self._cold.restore(ref)
+        self._load(ref, self._cold.restore(ref))
+
+    def look(self, ref: StateRef) -> None:
+        self._refuse_little()
+        self._load(ref, self._cold.look(ref))
+
+    def _load(self, ref: StateRef | None, note: Mapping[str, Any]) -> None:
         if ref is not None:
             self._declared.refuse_others(note["schemas"], self._cold.description)
         for name, part in self._parts.items():

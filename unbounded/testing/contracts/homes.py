@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from unbounded.errors import CheckpointError
-from unbounded.state import Home, Multimap, MultimapSpec, Table
+from unbounded.state import Home, Multimap, MultimapSpec, StateRef, Table
 from unbounded.testing.contracts.histories import RETAIN, History, Operation, operations
 from unbounded.testing.contracts.tables import KEYS, NAN, Keys, content, recent_of, rows_of, spec_of
 
@@ -210,6 +210,32 @@ class HomeContract:
         before = _bytes(tmp_path)
         story.do("commit")
         assert _bytes(tmp_path) - before < 2500
+
+    def test_a_look_shows_its_version_while_others_follow_and_disturbs_none(self, tmp_path: Path) -> None:
+        keys, logged = KEYS["int64"], pl.Schema({"row": pl.Int64()})
+        home = self.open(tmp_path)
+        table, log = home.table("table", spec_of(keys)), home.log("log", logged)
+        home.restore(None)
+        past: list[tuple[StateRef, pl.DataFrame]] = []
+
+        def commit(version: int) -> None:
+            table.merge(rows_of(keys, [(version, 1, None), (7, 1, None)]))
+            log.append(pl.DataFrame({"row": [version]}))
+            past.append((home.commit(version, "a"), table.scan()))
+
+        for version in range(3):
+            commit(version)
+        for version in range(3):
+            ref, rows = past[version]
+            reader = self.open(tmp_path)
+            shown, entries = reader.table("table", spec_of(keys)), reader.log("log", logged)
+            reader.look(ref)
+            commit(version + 3)
+            home.tidy(version + 3)
+            assert content(shown.scan()) == content(rows)
+            assert content(shown.lookup(rows.select(keys.schema.names()))) == content(rows)
+            assert [row for frame in entries.restored() for row in frame["row"]] == list(range(version + 1))
+        assert content(table.scan()) == content(past[-1][1])
 
     def test_restoring_other_names_or_columns_is_refused_naming_both(self, tmp_path: Path) -> None:
         home = self.open(tmp_path)
