@@ -6,17 +6,25 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 import unbounded as ub
-from tests.elsewhere import two_more_homes
+from tests.elsewhere import ElsewhereHome, two_more_homes
 from tests.language import same_rows
 from tests.test_crash import STORIES, Crash, arrive, dying
-from unbounded.checkpoint import Checkpoint
+from unbounded.checkpoint import Checkpoint, Commit, Intent
 from unbounded.errors import ConcurrentQueryError
+from unbounded.moving import _copied
+from unbounded.operators.answer import spec_record
 from unbounded.query import MicroBatches
+from unbounded.remembered import Remembered
 from unbounded.sinks.files import FileSink
+from unbounded.state import MultimapSpec
+from unbounded.state.folders import below
 from unbounded.state.homes import checked_state, folder_for, open_home
+from unbounded.state.memory import MemoryHome
 from unbounded.storage import LocalStorage
 
 FILES = 4
@@ -132,6 +140,25 @@ def test_a_move_that_dies_anywhere_leaves_the_query_in_one_home(
     ub.move_state(begun / "ckpt", "elsewhere")
     run(begun, GROUPED, 3, "elsewhere")
     same_rows(answer(begun), answer(calm))
+
+
+def test_rows_of_one_key_keep_their_order(tmp_path: Path) -> None:
+    spec = MultimapSpec(pl.Schema({"k": pl.String()}), pl.Schema({"v": pl.Int64()}), None)
+    storage, keys = LocalStorage(str(tmp_path)), pl.DataFrame({"k": ["b", "a", None]})
+    first = MemoryHome(storage)
+    waiting = first.multimap("join-1/left", spec)
+    first.restore(None)
+    for n in range(5):
+        waiting.append(pl.DataFrame({"k": ["a", "b", None, "a"], "v": [9 - n, n, n, 5]}))
+    ref = first.commit(0, "a")
+    described = {"operators": {"join-1": {"tables": {"left": spec_record(spec)}}}, "logs": {}}
+    found = Remembered(storage, Commit(Intent(0, {}, None, None, ""), "a", {}, {}, ref), ref, described, 0)
+    moved = _copied(found, MemoryHome(storage), ElsewhereHome(below(storage, "homes/0")))
+    again = ElsewhereHome(below(storage, "homes/0"))
+    there = again.multimap("join-1/left", spec)
+    again.restore(moved)
+    assert_frame_equal(there.probe(keys), waiting.probe(keys))
+    assert len(there) == 20
 
 
 def test_a_query_that_runs_is_not_moved(tmp_path: Path) -> None:

@@ -276,7 +276,29 @@ WRITTEN: dict[str, Case] = {
         r"current_timestamp.*map_elements|python_udf.*two steps: with_columns",
     ),
     "watermark policy typo": (lambda: frame().sink_memory(watermark_policy="Max"), r"'Max'.*'min'.*or 'max'"),
-    "unknown home": (lambda: frame().sink_memory(state="disk"), r"state='memory'"),
+    "unknown home": (
+        lambda: frame().sink_memory(state="memroy"),
+        r"state is 'memroy'.*did you mean 'memory'\? Write 'memory', 'files', 'sqlite' or \"postgresql://",
+    ),
+    "home by a URL of another kind": (
+        lambda: frame().sink_memory(state="mysql://ada:secret@db/sales"),
+        r"state is 'mysql://\.\.\.', and there is no such home of state\. Write 'memory'",
+    ),
+    "database without its URL": (
+        lambda: frame().sink_memory(state="postgresql"),
+        r"did you mean 'postgresql://\.\.\.'",
+    ),
+    "home not called": (
+        lambda: frame().sink_memory(state=ub.files_state),
+        r"state is the function files_state\. Write it called: ub\.files_state\(\)",
+    ),
+    "home of a wrong type": (lambda: frame().sink_memory(state=1), r"state is of type int.*Write 'memory'"),
+    "home of a URL that is none": (
+        lambda: ub.postgresql_state("db.example/sales?password=secret"),
+        r"this str is none of PostgreSQL\. Write ub\.postgresql_state",
+    ),
+    "memory without a unit": (lambda: ub.files_state("512"), r"memory_limit is '512', which is no size.*\"512MB\""),
+    "no memory": (lambda: ub.files_state(0), r"memory_limit is 0.*above 0"),
     "foreach_batch of no function": (lambda: frame().foreach_batch(lambda rows: None), r"rows"),
 }
 

@@ -55,7 +55,7 @@ from unbounded.sources.bounded import BoundedSource
 from unbounded.sources.memory import MemorySource
 from unbounded.spark.reading import DataStreamReader, read_stream
 from unbounded.spark.writing import DataStreamWriter
-from unbounded.state.homes import StateOptions, files_state, postgresql_state
+from unbounded.state.homes import StateOptions, files_state, postgresql_state, sqlite_state
 from unbounded.trigger import Trigger, available_now, once, processing_time
 from unbounded.unified import FrameT, concat, with_watermark
 
@@ -121,6 +121,7 @@ __all__ = [
     "scan_ndjson",
     "scan_parquet",
     "scan_rate",
+    "sqlite_state",
     "streams",
     "verify",
     "with_watermark",

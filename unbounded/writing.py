@@ -116,8 +116,9 @@ class Writable:
         name: for messages and `ub.streams`. A run of this process under the same name or on the same
             checkpoint is stopped after its batch, and replaced.
         state: where operators remember: "memory" (default; in the process, durable in the checkpoint), "files" (more
-            than fits into memory), a database by its URL "postgresql://user:password@host/database", or one of these
-            with options, `ub.files_state("512MB")`. A checkpoint keeps the home it began with; see `ub.move_state`.
+            than fits into memory), "sqlite" or "postgresql://user:password@host/database" (tables that others can
+            read), or one of these with options, `ub.files_state("512MB")`. A checkpoint keeps the home it began with,
+            until `ub.move_state`.
         wait: whether to wait for the end; by default where the trigger ends by itself.
         watermark_policy: with several watermarks, whether the slowest input decides what is late ("min", the
             default, once each has sent rows) or the fastest ("max"). The first start of a checkpoint decides it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -23,6 +24,7 @@ __all__ = [
     "options_for",
     "postgresql_state",
     "refuse_another",
+    "sqlite_state",
 ]
 
 _SCHEMES = ("postgresql", "postgres")
@@ -64,6 +66,18 @@ def files_state(memory_limit: str | int = "1GB") -> StateOptions:
     return StateOptions("files", (("memory_limit", size(memory_limit, "memory_limit")),))
 
 
+def sqlite_state(memory_limit: str | int = "1GB", path: str | os.PathLike[str] | None = None) -> StateOptions:
+    """State in a file of SQLite, which other tools can read while the query runs: in the checkpoint, or at `path`.
+
+    Rows that a batch touches are also kept in memory, up to about `memory_limit`.
+
+    >>> sqlite_state(path="state.db")
+    sqlite_state(memory_limit=1000000000, path='state.db')
+    """
+    place = None if path is None else os.fspath(path)
+    return StateOptions("sqlite", (("memory_limit", size(memory_limit, "memory_limit")), ("path", place)))
+
+
 def postgresql_state(url: str, schema: str | None = None, memory_limit: str | int = "1GB") -> StateOptions:
     """State in tables of a PostgreSQL database, which others can query while the query runs.
 
@@ -88,10 +102,12 @@ def postgresql_state(url: str, schema: str | None = None, memory_limit: str | in
 _HOMES: dict[str, tuple[str, str, StateOptions | None]] = {
     "memory": ("unbounded.state.memory", "MemoryHome", StateOptions("memory")),
     "files": ("unbounded.state.files", "files_home", files_state()),
+    "sqlite": ("unbounded.state.sqlite", "sqlite_home", sqlite_state()),
     "postgresql": ("unbounded.state.postgresql", "postgresql_home", None),
 }
 _FUNCTIONS: Mapping[Callable[..., StateOptions], str] = {
     files_state: "ub.files_state()",
+    sqlite_state: "ub.sqlite_state()",
     postgresql_state: f"ub.postgresql_state({_URL})",
 }
 
