@@ -42,9 +42,9 @@ def main() -> None:
                 results = _measure(chosen, Path(work), say)
             except WrongAnswerError as error:
                 sys.exit(str(error))
-    print(as_text(results))
     if chosen.save is not None:
         save(results, chosen.save)
+    print(as_text(results))
     if chosen.publish:
         save(results, LAST_RUN)
         publish(results)

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from tests.benchmarks.results import Measured, Results, Times
 
-__all__ = ["Finding", "findings"]
+__all__ = ["LIMIT", "PEER", "Finding", "findings"]
+
+LIMIT, PEER = "time of Polars at once", "faster than Spark"
+"""The two figures of a query."""
 
 # Ratios to one-shot Polars (at most), then to the better of Spark's stores (at least): must and goal of each.
 _QUERIES = {
@@ -60,10 +63,10 @@ def _of_queries(results: Results) -> Iterator[Finding]:
     for name, engines in results.engines.items():
         limit, spark = _QUERIES[name]
         ours = engines["unbounded"].median
-        yield Finding(f"{name}: time of one-shot Polars", "x", ours / engines["polars"].median, *limit)
+        yield Finding(f"{name}: {LIMIT}", "x", ours / engines["polars"].median, *limit)
         best = results.spark_best(name)
         if best is not None and spark is not None:
-            yield Finding(f"{name}: faster than Spark", "x", best / ours, *spark, at_least=True)
+            yield Finding(f"{name}: {PEER}", "x", best / ours, *spark, at_least=True)
 
 
 def _of_memory(results: Results) -> Iterator[Finding]:

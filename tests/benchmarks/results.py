@@ -47,7 +47,13 @@ class Measured:
 
     @property
     def median(self) -> float:
+        """Seconds."""
         return median(self.seconds)
+
+    @property
+    def batches(self) -> Times | None:
+        """Of all batches of all runs."""
+        return Times.of(self.batch_ms) if self.batch_ms else None
 
 
 @dataclass(frozen=True)
