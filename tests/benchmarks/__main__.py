@@ -15,7 +15,7 @@ from tests.benchmarks.growth import batch_numbers, powers, seen_files, sheltered
 from tests.benchmarks.processes import in_new_process, tried
 from tests.benchmarks.publishing import publish
 from tests.benchmarks.queries import named
-from tests.benchmarks.results import LAST_RUN, Results, load, machine, save
+from tests.benchmarks.results import LAST_RUN, Results, kind_of, load, machine, save
 from tests.benchmarks.small_batches import small_batches
 from tests.benchmarks.start_up import start_up
 from tests.benchmarks.tables import as_text
@@ -23,6 +23,7 @@ from tests.benchmarks.throughput import Say, WrongAnswerError, measure_files, me
 
 _QUICK = {"events": 1_000_000, "files": 10, "repeats": 3, "keys": 1_000_000, "batches": 2_000, "seen": 100_000}
 _FULL = {"events": 10_000_000, "files": 100, "repeats": 3, "keys": 10_000_000, "batches": 100_000, "seen": 1_000_000}
+_HOMES = ["memory", "files", "sqlite"]
 _HOME_EVENTS, _HOME_FILES = 1_000_000, 10
 
 
@@ -56,7 +57,7 @@ def _options() -> argparse.ArgumentParser:
     options.add_argument("--only", nargs="+", choices=_PARTS, default=list(_PARTS), help="the questions to ask")
     options.add_argument("--query", nargs="+", default=[], help="of the queries, only these")
     options.add_argument("--spark", type=int, default=1, metavar="ROUNDS", help="in which Spark takes part, too")
-    options.add_argument("--state", nargs="+", default=["memory"], metavar="HOME", help="homes of state to compare")
+    options.add_argument("--state", nargs="+", default=_HOMES, metavar="HOME", help="homes of state to compare")
     options.add_argument("--folder", type=Path, help="where to work; a temporary folder of the system")
     for name, value in _FULL.items():
         options.add_argument(f"--{name}", type=int, help=f"{_HELP[name]} ({value:,})")
@@ -70,10 +71,26 @@ _HELP = {
     "events": "of each kind",
     "files": "read in ten batches",
     "repeats": "rounds of all queries",
-    "keys": "of state, at most",
+    "keys": "of state, at most; in homes but the first, a tenth",
     "batches": "in a row, at most",
     "seen": "files in a folder, at most",
 }
+
+
+def _command(chosen: argparse.Namespace) -> str:
+    """What to type for the same run; without paths, and of homes without a URL, that may hold a password."""
+    options = ["--quick"] if chosen.quick else []
+    asked = {
+        "only": [] if chosen.only == list(_PARTS) else chosen.only,
+        "query": chosen.query,
+        "spark": [] if chosen.spark == 1 else [chosen.spark],
+        "state": [] if chosen.state == _HOMES else map(kind_of, chosen.state),
+        **{name: [] if getattr(chosen, name) is None else [getattr(chosen, name)] for name in _FULL},
+    }
+    for name, values in asked.items():
+        if texts := [str(value) for value in values]:
+            options += [f"--{name}", *texts]
+    return f'make bench BENCH="{" ".join(options)}"' if options else "make bench"
 
 
 class _Suite:
@@ -84,8 +101,7 @@ class _Suite:
         self.sizes = {name: getattr(chosen, name) or value for name, value in defaults.items()}
         self.chosen, self.work, self.say = chosen, work, say
         self._written: dict[tuple[int, int], Events] = {}
-        command = " ".join(["make bench", *([f'BENCH="{" ".join(sys.argv[1:])}"'] if sys.argv[1:] else [])])
-        self.results = Results(machine(), command, date.today().isoformat(), self.sizes["events"])
+        self.results = Results(machine(), _command(chosen), date.today().isoformat(), self.sizes["events"])
 
     @property
     def events(self) -> Events:
@@ -130,13 +146,13 @@ def _start(suite: _Suite) -> None:
 
 def _keys(suite: _Suite) -> None:
     for i, home in enumerate(suite.chosen.state):
-        kind = home.partition(":")[0]
-        suite.say(f"{suite.sizes['keys']:,} keys of state in {kind}")
-        found = in_new_process(tried, state_keys, powers(10_000, suite.sizes["keys"]), suite.work / f"keys-{i}", home)
+        most = suite.sizes["keys"] if i == 0 else suite.sizes["keys"] // 10
+        suite.say(f"{most:,} keys of state in {kind_of(home)}")
+        found = in_new_process(tried, state_keys, powers(10_000, most), suite.work / f"keys-{i}", home)
         if isinstance(found, str):
-            suite.results.remarks.append(f"the curve of state={kind!r} is missing: {found}")
+            suite.results.leave_out(home, found)
         else:
-            suite.results.keys[kind] = found
+            suite.results.keys[kind_of(home)] = found
 
 
 def _numbers(suite: _Suite) -> None:

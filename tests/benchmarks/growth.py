@@ -25,7 +25,7 @@ from unbounded.sources.files import FileSource
 __all__ = ["powers", "seen_files", "state_keys", "batch_numbers", "sheltered"]
 
 _SCHEMA = pl.Schema({"key": pl.Int64, "value": pl.Int64})
-_KEYS, _MEASURED = 1_000, 200  # of a batch; batches
+_KEYS, _MEASURED, _UNMEASURED = 1_000, 200, 20  # of a batch; batches, and those before them that do not count
 _FILL = 500_000  # keys that a batch adds between the measurements
 
 
@@ -96,9 +96,9 @@ def state_keys(sizes: Sequence[int], folder: Path, state: str | None) -> dict[in
         while filled < size:
             ranges.append((filled, min(filled + _FILL, size)))
             filled = ranges[-1][1]
-        places[size] = (len(ranges), len(ranges) + _MEASURED)
-        ranges += [(0, size)] * _MEASURED
-    drawn = {i for since, until in places.values() for i in range(since, until)}
+        ranges += [(0, size)] * (_UNMEASURED + _MEASURED)
+        places[size] = (len(ranges) - _MEASURED, len(ranges))
+    drawn = {i for since, until in places.values() for i in range(since - _UNMEASURED, until)}
 
     def rows(batch: int) -> pl.DataFrame:
         low, high = ranges[batch]
@@ -155,7 +155,7 @@ def seen_files(sizes: Sequence[int], folder: Path) -> dict[int, Listing]:
     incoming.mkdir(parents=True)
     known: list[str] = []
     found = {}
-    for size in sizes:
+    for size in (1, *sizes):  # the first is for what happens once in a process
         _link(incoming, known, size)
         source = _Acquainted(incoming, "parquet", schema=_SCHEMA, max_files_per_trigger=1)
         source.known = known
@@ -174,7 +174,8 @@ def seen_files(sizes: Sequence[int], folder: Path) -> dict[int, Listing]:
         assert len(batches.progress) == len(new)
         known += new
         listing, scandir = (median(times) for times in zip(*listings[1:], strict=True))  # the first meets every name
-        found[size] = Listing(Times.of(batches.with_rows("triggerExecution")[10:]), listing, scandir)
+        if size in sizes:
+            found[size] = Listing(Times.of(batches.with_rows("triggerExecution")[10:]), listing, scandir)
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-__all__ = ["LAST_RUN", "Listing", "Measured", "Results", "Times", "load", "machine", "save"]
+__all__ = ["LAST_RUN", "Listing", "Measured", "Results", "Times", "kind_of", "load", "machine", "save"]
 
 LAST_RUN = Path(__file__).parent / "results.json"
 """The run that the README and the notebook show."""
@@ -91,10 +91,21 @@ class Results:
     homes: dict[str, Measured] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
+    def leave_out(self, home: str, why: str) -> None:
+        """Remark, once, that a home of state could not be measured."""
+        remark = f"state={kind_of(home)!r} was left out: {why}"
+        if remark not in self.remarks:
+            self.remarks.append(remark)
+
     def spark_best(self, query: str) -> float | None:
         """Seconds of the better of Spark's stores."""
         found = [one.median for name, one in self.engines.get(query, {}).items() if name.startswith("spark")]
         return min(found, default=None)
+
+
+def kind_of(home: str) -> str:
+    """The word for a home of state: its URL can have a password in it."""
+    return home.partition(":")[0]
 
 
 def machine() -> str:

@@ -13,7 +13,7 @@ from tests.benchmarks.answers import Answer
 from tests.benchmarks.events import Events
 from tests.benchmarks.processes import in_new_process, tried, worker
 from tests.benchmarks.queries import Query, named
-from tests.benchmarks.results import Measured, Results, Times
+from tests.benchmarks.results import Measured, Results, Times, kind_of
 from tests.benchmarks.runs import Run, measured
 from tests.benchmarks.spark import STORES, missing, spark_run, start, stop
 
@@ -125,17 +125,13 @@ def measure_homes(
             if home in failed:
                 continue
             say(f"round {turn + 1}: state in {home}")
-            place = folder / f"{turn}-{_without_place(home)}"
+            place = folder / f"{turn}-{kind_of(home)}"
             found = in_new_process(tried, measured, query, events, small, place, "unbounded", state=home)
             if isinstance(found, Run):
                 runs.setdefault(home, []).append(found)
             else:
                 failed.add(home)
-                results.remarks.append(f"state={_without_place(home)!r} was left out: {found}")
-    _compare(query, [(home, run.answer) for home, each in runs.items() for run in each])
-    results.homes = {_without_place(home): _summed_up(each) for home, each in runs.items()}
-
-
-def _without_place(home: str) -> str:
-    """The kind of a home: a URL can have a password in it."""
-    return home.partition(":")[0]
+                results.leave_out(home, found)
+    if runs:
+        _compare(query, [(kind_of(home), run.answer) for home, each in runs.items() for run in each])
+    results.homes = {kind_of(home): _summed_up(each) for home, each in runs.items()}
