@@ -137,7 +137,7 @@ class FileSink:
         with self._explained("cannot be opened"):
             claim(self.location, owner, records, place.foreign)
             # Names that a killed writer left may not be on the disk yet; what is read from here on must not vanish.
-            for folder in ("", "log", "levels"):
+            for folder in ("", "log", "levels", "replaced"):
                 records.settle(folder)
             place.prepare()
             self._tidied = self._staged = None

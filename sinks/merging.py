@@ -11,8 +11,8 @@ to be deleted, once no reader can need it. Whatever a crash leaves of a step is 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from secrets import token_hex
 from typing import Any
 
@@ -21,7 +21,19 @@ import polars as pl
 
 from unbounded.sinks import formats
 from unbounded.sinks.changes import REMOVED, changes_of, newest_per_key
-from unbounded.sinks.levels import Levels, Replaced, Run, Slice, generation_of, newest, put
+from unbounded.sinks.levels import (
+    Levels,
+    Replaced,
+    Run,
+    Slice,
+    forget_page,
+    generation_of,
+    newest,
+    page,
+    pages,
+    put,
+    turned,
+)
 from unbounded.sinks.manifest import FANOUT, DataFile, Entry
 from unbounded.sinks.owner import Owner
 from unbounded.sinks.places import Place
@@ -67,12 +79,18 @@ class Merger:
         # A merged file of a later generation may be of a writer that is alive, so it waits for that generation.
         merged = {name: number for name in place.staged() if (number := generation_of(name)) is not None}
         place.forget(self._unnamed(merged, self._levels))
+        leftover = (int(name) for name in records.names("replaced"))
+        for number in [number for number in leftover if number < self._levels.first_page]:
+            forget_page(records, number)
+        self._oldest: tuple[int, tuple[Replaced, ...]] | None = None  # the first page, which is read once
         self._orphans = {name: number for name, number in merged.items() if number > self._levels.generation}
 
-    @staticmethod
-    def _unnamed(merged: Mapping[str, int], levels: Levels) -> list[str]:
+    def _unnamed(self, merged: Mapping[str, int], levels: Levels) -> list[str]:
         """The merged files that nobody can name any more."""
-        named = {slice.file.name for slice in levels.slices()} | {file.name for file in levels.replaced}
+        if not merged:
+            return []
+        named = {slice.file.name for slice in levels.slices()}
+        named.update(name for files in pages(self._records, levels) for name in files.names)
         return [name for name, number in merged.items() if number <= levels.generation and name not in named]
 
     def take(self, entry: Entry) -> None:
@@ -83,7 +101,8 @@ class Merger:
         """Merge what is due of the batches up to `committed`, and delete what was replaced; `last` is the newest."""
         levels, self._levels = self._levels, None  # not known again before all went well
         if levels is None:
-            self._records.settle("levels")
+            for folder in ("levels", "replaced"):
+                self._records.settle(folder)
             levels = newest(self._records)
         while (step := self._due(levels, committed)) is not None:
             levels = self._take_step(step, levels, last)
@@ -109,7 +128,7 @@ class Merger:
     # One step -----------------------------------------------------------------------------------
     def _take_step(self, step: _Step, levels: Levels, last: int) -> Levels:
         generation, now = levels.generation + 1, self._clock()
-        kept = self._forget_expired(levels.replaced, last, now)
+        kept = self._without_expired(turned(self._records, levels), last, now)
         rows = newest_per_key(changes_of(self._owner, self._place, step.slices, step.entries), self._owner.key)
         if step.into == 0:
             rows = rows.remove(pl.col(REMOVED))
@@ -117,11 +136,14 @@ class Merger:
         runs = [*step.left, ()]
         runs[step.into] = tuple(sorted((*runs[step.into], *written), key=lambda slice: slice.low))
         files = [slice.file for slice in step.slices] + [file for entry in step.entries for file in entry.all_files()]
+        replaced = Replaced(tuple(file.name for file in files), last, now)
         after = Levels(
             generation,
             step.entries[-1].batch if step.entries else levels.until,
             tuple(run for run in runs if run),
-            (*kept, *(Replaced(file.name, last, now) for file in files)),
+            (*kept.replaced, replaced) if files else kept.replaced,
+            kept.first_page,
+            kept.next_page,
         )
         self._place.settle_staged()
         try:
@@ -129,6 +151,8 @@ class Merger:
         except FileExistsError:  # by another writer, or by a step of ours that failed when it was all but done
             self._place.forget(slice.file.name for slice in written)
             return newest(self._records)
+        for number in range(levels.first_page, after.first_page):
+            forget_page(self._records, number)
         done = {name: number for name, number in self._orphans.items() if number <= generation}
         self._place.forget(self._unnamed(done, after))
         self._orphans = {name: number for name, number in self._orphans.items() if name not in done}
@@ -154,12 +178,28 @@ class Merger:
             raise
         return staged
 
-    def _forget_expired(self, replaced: Iterable[Replaced], last: int, now: float) -> Iterator[Replaced]:
-        """Delete the files that no reader needs any more; those that stay."""
+    def _without_expired(self, levels: Levels, last: int, now: float) -> Levels:
+        """Delete the files that no reader needs any more: those of the oldest pages, or if there are none, newer ones.
+
+        Two pages at most, also after a long pause: a step leaves one at most, so that catches up.
+        """
         horizon = now - self._keep_seconds
-        expired = {file for file in replaced if file.batch <= last - self._retain and file.time <= horizon}
-        self._place.forget(file.name for file in expired)
-        return (file for file in replaced if file not in expired)
+
+        def expired(files: Replaced) -> bool:
+            return files.batch <= last - self._retain and files.time <= horizon
+
+        if levels.first_page == levels.next_page:
+            self._place.forget(name for files in levels.replaced if expired(files) for name in files.names)
+            return replace(levels, replaced=tuple(files for files in levels.replaced if not expired(files)))
+        for number in range(levels.first_page, levels.next_page)[:2]:
+            if self._oldest is None or self._oldest[0] != number:
+                self._oldest = number, page(self._records, number)
+            _, oldest = self._oldest
+            if not all(expired(files) for files in oldest):
+                break
+            self._place.forget(name for files in oldest for name in files.names)
+            levels = replace(levels, first_page=number + 1)
+        return levels
 
 
 def _merge_batches(runs: tuple[Run, ...], ready: Sequence[Entry]) -> _Step:

@@ -17,7 +17,7 @@ from polars.testing import assert_frame_equal
 
 from unbounded.connectors import Mode, Sink
 from unbounded.errors import ConnectorError
-from unbounded.sinks import FileSink, files, manifest, merging, read_sink, verify
+from unbounded.sinks import FileSink, files, levels, manifest, merging, read_sink, verify
 from unbounded.sinks.changes import changes_of
 from unbounded.sinks.levels import Levels, newest
 from unbounded.sinks.manifest import FANOUT, Log
@@ -43,6 +43,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (manifest, files, merging):
         monkeypatch.setattr(module, "FANOUT", 2)
     monkeypatch.setattr(merging, "_SLICE", 2)
+    monkeypatch.setattr(levels, "_PAGE", 4)
     monkeypatch.setattr(merging, "_FEW", 3)
 
 
@@ -216,6 +217,28 @@ def test_a_frame_of_merged_files_can_be_read_for_some_batches_and_ten_minutes(tm
     fresh = sink.read()
     play(sink, script, since=100)
     assert_frame_equal(fresh.collect(), table("update", script[:100]))
+
+
+@pytest.mark.usefixtures("small")
+def test_a_step_writes_no_more_when_many_replaced_files_wait_and_all_are_deleted_in_time(tmp_path: Path) -> None:
+    clock = Clock()
+    script = [Batch(((f"{n % 3}", n),)) for n in range(300)]
+    beside = tmp_path / "out._unbounded"
+    sizes, waiting = [], []
+    for number in range(len(script)):
+        if number % 100 == 0:  # a start, which knows by the pages alone what waits
+            sink = update_sink(tmp_path / "out", retain=1, clock=clock)
+        if number >= 200:
+            clock.now = 601.0
+        play(sink, script[: number + 1], since=number)
+        sizes.append(sum(path.stat().st_size for path in beside.glob("levels/*")))
+        waiting.append(len(os.listdir(beside / "data")))
+    assert waiting[199] > 300, "ten minutes are not over"
+    assert max(sizes[160:200]) <= 1.1 * max(sizes[20:60])
+    assert waiting[299] < waiting[100] + 10, "what was replaced in the first 200 batches is gone"
+    held = levels_of(tmp_path / "out")
+    assert len(os.listdir(beside / "replaced")) == held.next_page - held.first_page
+    assert_frame_equal(sink.read().collect(), table("update", script))
 
 
 def test_a_reader_looks_again_when_the_levels_change_under_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

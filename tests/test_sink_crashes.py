@@ -22,8 +22,8 @@ from polars.testing import assert_frame_equal
 from unbounded import storage
 from unbounded.connectors import Mode
 from unbounded.errors import ConnectorError
-from unbounded.sinks import FileSink, files, manifest, merging, read_sink, verify
-from unbounded.sinks.levels import newest
+from unbounded.sinks import FileSink, files, levels, manifest, merging, read_sink, verify
+from unbounded.sinks.levels import newest, pages
 from unbounded.sinks.manifest import Log
 from unbounded.testing.contracts.sinks import SCHEMA, Batch, open_sink, play, table
 
@@ -158,6 +158,7 @@ def small_merges(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (manifest, files, merging):
         monkeypatch.setattr(module, "FANOUT", 2)
     monkeypatch.setattr(merging, "_SLICE", 1)
+    monkeypatch.setattr(levels, "_PAGE", 2)
     monkeypatch.setattr(files, "_SWEEP", 4)
     monkeypatch.setattr(manifest, "_LARGEST", 4)
 
@@ -250,7 +251,8 @@ def check_finished(kind: _Kind, path: Path) -> None:
     records = storage.open_storage(beside)
     levels = newest(records)
     named = {file.name for entry in Log(records).entries(levels.until + 1) for file in entry.all_files()}
-    named |= {slice.file.name for slice in levels.slices()} | {file.name for file in levels.replaced}
+    named |= {slice.file.name for slice in levels.slices()}
+    named |= {name for replaced in pages(records, levels) for name in replaced.names}
     assert set(os.listdir(beside / "data")) <= named
 
 
