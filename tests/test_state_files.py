@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tests.test_layered import Forgetful
 from unbounded.errors import CheckpointError, CorruptRecordError
 from unbounded.state import Home, StateRef, Table, TableSpec
 from unbounded.state.files import FilesCold, files_home
@@ -35,18 +36,6 @@ def count(keys: Iterable[int], until: int | None = None) -> pl.DataFrame:
     return pl.DataFrame({"k": list(keys)}, schema={"k": pl.Int64}).with_columns(
         n=pl.lit(1, pl.Int64), until=pl.lit(until, pl.Int64)
     )
-
-
-class Forgetful(LayeredHome):
-    """Ages after every commit and forgets after every other one, so that rows come from everywhere."""
-
-    def commit(self, version: int, attempt: str) -> StateRef:
-        ref = super().commit(version, attempt)
-        for part in self._parts.values():
-            part.age()
-            if version % 2:
-                part.shrink()
-        return ref
 
 
 def tiny(place: Path) -> Home:

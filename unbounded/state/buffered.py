@@ -52,6 +52,7 @@ class LayeredMultimap:
 
     # -------------------------------------------------------------------------------- the promise
     def append(self, rows: pl.DataFrame) -> None:
+        """As `Multimap.append`."""
         rows = self._accept(rows, self._given)
         if rows.height:
             numbers = pl.Series(NUMBER, np.arange(self._next, self._next + rows.height))
@@ -61,6 +62,7 @@ class LayeredMultimap:
             self._spent()
 
     def probe(self, keys: pl.DataFrame) -> pl.DataFrame:
+        """As `Multimap.probe`."""
         accepted = self._accept(keys, self.spec.key)
         asked_keys = KeySet(self.spec.key)
         asked = asked_keys.number(accepted)
@@ -75,6 +77,7 @@ class LayeredMultimap:
         return rows_at(keys, np.repeat(np.arange(keys.height), count)).hstack(values.get_columns())
 
     def expire(self, watermark: int) -> pl.DataFrame:
+        """As `Multimap.expire`."""
         self._watermark = max(watermark, self._watermark)
         arrived = self._arrivals()
         if self.spec.expiry is None:
@@ -88,6 +91,7 @@ class LayeredMultimap:
         return pl.concat([gone, cold]).select(self._given.names())
 
     def remove(self, keys: pl.DataFrame) -> None:
+        """As `Multimap.remove`."""
         accepted = self._accept(keys, self.spec.key)
         unwanted = KeySet(self.spec.key)
         unwanted.number(accepted)
@@ -99,6 +103,7 @@ class LayeredMultimap:
         self._rows -= cold.height + arrived.height - stays.height
 
     def scan(self) -> pl.DataFrame:
+        """As `Multimap.scan`."""
         rows = [self._arrivals(), *(self._known(cold) for cold in self._cold.scan())]
         return pl.concat(rows).select(self._given.names())
 
@@ -147,9 +152,11 @@ class LayeredMultimap:
 
     @property
     def nbytes(self) -> int:
+        """Bytes in memory."""
         return self.young
 
     def changes(self) -> Changes:
+        """What the place does not have yet."""
         return Changes(self._arrivals(), self._gone.frame())
 
     def note(self) -> dict[str, Any]:

@@ -59,7 +59,10 @@ class ColdRows(Protocol):
     layout: Layout
 
     def find(self, keys: pl.DataFrame) -> pl.DataFrame:
-        """Every row of these keys, which do not repeat, in no order. Costs what `keys` and the answer cost."""
+        """Every row of these keys, which are canonical and do not repeat, in no order.
+
+        Costs what `keys` and the answer cost. For a layout whose key has no columns, `keys` is one row without any.
+        """
 
     def due(self, watermark: int) -> pl.DataFrame:
         """Every row whose expiry is at or below the watermark, which never falls. Costs what is due.

@@ -88,9 +88,11 @@ class FileRows:
 
     # -------------------------------------------------------------------------------- the promise
     def find(self, keys: pl.DataFrame) -> pl.DataFrame:
+        """As `ColdRows.find`."""
         return self.form.read(find(self.form, self.stack.runs, self.form.write(keys)))
 
     def due(self, watermark: int) -> pl.DataFrame:
+        """As `ColdRows.due`."""
         rows = [pl.DataFrame(schema=self.layout.schema)]
         if self.layout.expiry is None:
             return rows[0]
@@ -105,6 +107,7 @@ class FileRows:
         return pl.concat(rows)
 
     def scan(self) -> Iterator[pl.DataFrame]:
+        """As `ColdRows.scan`, a range of hashes at a time."""
         runs = self.stack.runs
         slices = 1 + sum(run.rows for run in runs) // _SCANNED
         for place in range(slices):
@@ -113,6 +116,7 @@ class FileRows:
 
     @property
     def nbytes(self) -> int:
+        """The rows that wait to be written."""
         return self.stack.nbytes + self._overdue.nbytes
 
     # --------------------------------------------------------------------------------- durability
@@ -184,6 +188,7 @@ class FilesCold:
 
     @property
     def description(self) -> str:
+        """The kind and the folder."""
         return f"files in {self._storage.url}"
 
     def _begin(self, catalogue: Catalogue, deltas: tuple[Reference, ...]) -> None:
@@ -194,10 +199,12 @@ class FilesCold:
 
     # ------------------------------------------------------------------------------- declarations
     def rows(self, name: str, layout: Layout) -> FileRows:
+        """As `Cold.rows`."""
         self._rows[name] = FileRows(layout)
         return self._rows[name]
 
     def log(self, name: str, schema: pl.Schema) -> None:
+        """As `Cold.log`."""
         self._logs[name] = schema
 
     # ------------------------------------------------------------------------------------- commit
@@ -209,6 +216,7 @@ class FilesCold:
         added: Mapping[str, pl.DataFrame],
         note: Mapping[str, Any],
     ) -> StateRef:
+        """As `Cold.commit`."""
         with self._shared:
             catalogue, deltas = self._catalogue, self._deltas
         deltas = tuple(delta for delta in deltas if number_of(delta.name) > catalogue.until)
@@ -253,6 +261,7 @@ class FilesCold:
 
     # ------------------------------------------------------------------------------------ restore
     def restore(self, ref: StateRef | None) -> Mapping[str, Any]:
+        """As `Cold.restore`."""
         with self._tidying:  # a tidy that runs ends first: it works on what is forgotten now
             for folder in ("state", "runs"):
                 self._storage.settle(folder)
@@ -306,6 +315,7 @@ class FilesCold:
         return self._writer.finish(draft)
 
     def logged(self, name: str) -> Iterator[pl.DataFrame]:
+        """As `Cold.logged`."""
         catalogue, deltas = self._offered
         columns = self._logs[name].names()
         for frame in read_log(self._storage, catalogue.logs.get(name, ())):
@@ -315,6 +325,7 @@ class FilesCold:
                 yield pl.read_ipc_stream(delta.frames[name]).select(columns)
 
     def verify(self, ref: StateRef) -> bool:
+        """As `Cold.verify`."""
         try:
             return digest(self._storage.read(ref["name"])) == str(ref["digest"])
         except FileNotFoundError:
@@ -322,6 +333,7 @@ class FilesCold:
 
     # --------------------------------------------------------------------------------------- tidy
     def tidy(self, committed: int) -> None:
+        """As `Cold.tidy`."""
         with self._tidying:
             self._advance()
             if committed // self._many != self._forgotten // self._many:
@@ -339,11 +351,12 @@ class FilesCold:
             draft = self._writer.with_logs(replace(draft, until=until), self._logs, waiting)
             for name, runs in frozen.items():
                 draft = self._writer.flush(draft, self._rows[name].form, name, runs)
+        written = sum(run.rows for runs in frozen.values() for run in runs) if until is not None else 0
         for name, rows in self._rows.items():
             known = drained.get(name)
             if rows.layout.expiry is not None and known is not None:
                 draft = self._writer.drop(draft, name, known)
-            draft = self._writer.join(draft, rows.form, name)
+            draft = self._writer.join(draft, rows.form, name, written)
         if draft.tables == before.tables and until is None:
             return
         draft = self._writer.finish(draft)

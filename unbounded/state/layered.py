@@ -49,18 +49,22 @@ class LayeredTable:
 
     # -------------------------------------------------------------------------------- the promise
     def merge(self, partials: pl.DataFrame) -> pl.DataFrame:
+        """As `Table.merge`."""
         self._fetch(partials)
         return self._counted(lambda: self._young.merge(partials))
 
     def insert(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """As `Table.insert`."""
         self._fetch(rows)
         return self._counted(lambda: self._young.insert(rows))
 
     def lookup(self, keys: pl.DataFrame) -> pl.DataFrame:
+        """As `Table.lookup`."""
         self._fetch(keys)
         return self._young.lookup(keys)
 
     def expire(self, watermark: int) -> pl.DataFrame:
+        """As `Table.expire`."""
         self._watermark = max(watermark, self._watermark)
         if self.spec.expiry is None:
             return self._young.expire(self._watermark)
@@ -73,11 +77,13 @@ class LayeredTable:
         return rows
 
     def remove(self, keys: pl.DataFrame) -> None:
+        """As `Table.remove`."""
         keys = self._fetch(keys)
         self._counted(lambda: self._young.remove(keys))
         self._forget(keys)
 
     def scan(self) -> pl.DataFrame:
+        """As `Table.scan`."""
         rows = [self._young.scan()]
         for cold in self._cold.scan():
             rows.append(rows_where(cold, ~self._decided(cold)).select(rows[0].columns))
@@ -129,9 +135,11 @@ class LayeredTable:
 
     @property
     def nbytes(self) -> int:
+        """Bytes in memory."""
         return self.young + (0 if self._old is None else self._old.nbytes)
 
     def changes(self) -> Changes:
+        """What the place does not have yet."""
         gone = self._gone.frame()
         return Changes(self._young.changed(), rows_where(gone, ~self._young.has(gone)))
 
@@ -195,10 +203,12 @@ class LayeredHome:
 
     @property
     def description(self) -> str:
+        """As `Home.description`."""
         return self._cold.description
 
     # ------------------------------------------------------------------------------- declarations
     def table(self, name: str, spec: TableSpec) -> Table:
+        """As `Home.table`."""
         self._declared.add(name, key=spec.key, values=spec.values)
         Hot(name, spec)  # refuses a spec that cannot be kept, before the place has to
         rows = self._cold.rows(name, Layout(spec.key, spec.values, spec.expiry))
@@ -207,6 +217,7 @@ class LayeredHome:
         return table
 
     def multimap(self, name: str, spec: MultimapSpec) -> Multimap:
+        """As `Home.multimap`."""
         self._declared.add(name, key=spec.key, rows=spec.values)
         rows = self._cold.rows(name, Layout(spec.key, spec.values, spec.expiry, many=True))
         multimap = LayeredMultimap(name, spec, rows, self._bound)
@@ -214,6 +225,7 @@ class LayeredHome:
         return multimap
 
     def log(self, name: str, schema: pl.Schema) -> Log:
+        """As `Home.log`."""
         self._declared.add(name, rows=schema)
         self._cold.log(name, schema)
         self._logs[name] = MemoryLog(name, schema)
@@ -256,6 +268,7 @@ class LayeredHome:
 
     # -------------------------------------------------------------------------- commit and restore
     def commit(self, version: int, attempt: str) -> StateRef:
+        """As `Home.commit`."""
         changes = {name: part.changes() for name, part in self._parts.items()}
         changes = {name: each for name, each in changes.items() if each.written.height or each.removed.height}
         added = {name: rows for name, log in self._logs.items() if (rows := log.changes()) is not None}
@@ -272,6 +285,7 @@ class LayeredHome:
         return {**ref, "home": self.kind}
 
     def restore(self, ref: StateRef | None) -> None:
+        """As `Home.restore`."""
         self._refuse_little()
         self._load(ref, self._cold.restore(ref))
 
@@ -288,10 +302,13 @@ class LayeredHome:
             log.load(self._cold.logged(name))
 
     def verify(self, ref: StateRef) -> bool:
+        """As `Home.verify`."""
         return self._cold.verify(ref)
 
     def tidy(self, committed: int) -> None:
+        """As `Home.tidy`."""
         self._cold.tidy(committed)
 
     def metrics(self) -> dict[str, dict[str, int]]:
+        """As `Home.metrics`."""
         return {name: {"rows": len(part), "bytes": part.nbytes} for name, part in list(self._parts.items())}

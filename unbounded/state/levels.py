@@ -143,12 +143,17 @@ class LevelWriter:
         pieces = self.write(draft.generation, merged(form, runs, 0, END, oldest=not older))
         return _with(draft, name, (Run(pieces), *older)) if pieces else draft
 
-    def join(self, draft: Catalogue, form: Form, name: str) -> Catalogue:
-        """Bring every join of a table forward by a slice; begin those that are due."""
-        runs = draft.tables.get(name, ())
-        for place, end in _joins(runs, self._fan):
-            runs = self._sliced(draft, form, runs, place, end)
-        return _with(draft, name, runs)
+    def join(self, draft: Catalogue, form: Form, name: str, written: int) -> Catalogue:
+        """Bring every join of a table forward by a slice, by more if many rows were just `written`; begin those due."""
+        for _ in range(1 + written // self._piece):
+            runs = draft.tables.get(name, ())
+            joins = _joins(runs, self._fan)
+            if not joins:
+                break
+            for place, end in joins:
+                runs = self._sliced(draft, form, runs, place, end)
+            draft = _with(draft, name, runs)
+        return draft
 
     def _sliced(self, draft: Catalogue, form: Form, runs: tuple[Run, ...], place: int, end: int) -> tuple[Run, ...]:
         """One slice of the join of the runs from `place` to before `end`; the new run, if begun, stands behind."""
