@@ -12,6 +12,9 @@ import pytest
 
 import unbounded as ub
 from unbounded.refusals import REFUSED
+from unbounded.state.postgresql import postgresql_home
+from unbounded.state.sqlite import sqlite_home
+from unbounded.testing.shelf import Shelf
 
 SCHEMA: dict[str, Any] = {"k": pl.String, "v": pl.Int64, "t": pl.Datetime("us"), "tags": pl.List(pl.String)}
 
@@ -32,6 +35,14 @@ def windows(f: ub.StreamFrame) -> ub.StreamFrame:
 Case = tuple[Callable[[], Any], str]
 
 WRITTEN: dict[str, Case] = {
+    "state in a file beside no folder": (
+        lambda: sqlite_home(Shelf(), 1 << 30),
+        r"memory://story/checkpoint is no folder on a local disk.*path=",
+    ),
+    "state at a url that cannot be read": (
+        lambda: postgresql_home(Shelf(), "postgresql://[", 1 << 30),
+        r"url .* cannot be read.*user:password@host:5432/database",
+    ),
     "collect": (
         lambda: frame().collect(),
         r"collect\(\) cannot be kept up to date because the table never ends.*snapshot\(\)",
