@@ -21,6 +21,7 @@ from unbounded.connectors import Guarantee, Identity, Mode, Receipt
 from unbounded.errors import CheckpointError, ConcurrentQueryError, ConnectorError, PlanError
 from unbounded.sinks import formats, partitions
 from unbounded.sinks.manifest import FANOUT, DataFile, Entry, Log, batch_of, beside
+from unbounded.sinks.outdated import Outdated
 from unbounded.sinks.owner import Owner, claim
 from unbounded.sinks.places import Place, open_place
 from unbounded.sinks.reading import plain_path, read_sink, shown
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FileSink"]
 
-_SWEEP = FANOUT**2  # batches between two looks at all staged files, of which there may be ten minutes' worth
 _READERS_FINISH = 600.0  # seconds a lazy frame of a replaced file stays readable
 
 
@@ -44,6 +44,8 @@ class _Opened:
     place: Place
     merger: Merger | None
     """Of an update sink."""
+    outdated: Outdated | None
+    """Of a sink whose staged files stand elsewhere too, or are replaced."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,10 @@ class FileSink:
                 records.settle(folder)
             place.prepare()
             self._tidied = self._staged = None
-            self._now = _Opened(owner, Log(records), place, self._merger(owner, place, records))
+            log = Log(records)
+            self._now = _Opened(
+                owner, log, place, self._merger(owner, place, records), self._outdated(owner, log, place)
+            )
             self._roll_forward(self._now)
 
     @contextmanager
@@ -171,6 +176,11 @@ class FileSink:
             keep_seconds=_READERS_FINISH,
             clock=self._clock,
         )
+
+    def _outdated(self, owner: Owner, log: Log, place: Place) -> Outdated | None:
+        if owner.mode == "update" or (owner.mode == "append" and not is_local(self.path)):
+            return None
+        return Outdated(log, place, retain=self._retain, keep_seconds=_READERS_FINISH, clock=self._clock)
 
     def _roll_forward(self, now: _Opened) -> None:
         """Show what a killed writer recorded, and delete what it wrote and nobody can record any more.
@@ -258,7 +268,7 @@ class FileSink:
 
     def _show(self, now: _Opened, entry: Entry) -> None:
         """What follows when an entry is durable: it comes into sight, and other attempts at its batch go."""
-        if is_local(self.path) and now.log.settled() >= entry.batch:
+        if is_local(self.path) and now.log.is_settled(entry.batch):
             raise ConcurrentQueryError(
                 f"batch {entry.batch} of {self.location} was written by another process while this one slept; "
                 "nothing of this attempt is shown. Run one query on one checkpoint, and do not copy a checkpoint in use"
@@ -267,6 +277,8 @@ class FileSink:
         self._last = entry.batch
         if now.merger is not None:
             now.merger.take(entry)
+        if now.outdated is not None:
+            now.outdated.note(entry)
         done = {name for name in self._orphans if (batch_of(name) or 0) <= entry.batch}
         now.place.forget(done - {now.place.staged_name(file) for file in entry.all_files()})
         self._orphans -= done
@@ -295,8 +307,8 @@ class FileSink:
             settle=lambda entries: _settle(now.place, entries),
             keep=lambda entry: self._lasting(now, entry, committed),
         )
-        if self._tidied is None or committed // _SWEEP != self._tidied // _SWEEP:
-            self._forget_replaced(now, committed)
+        if now.outdated is not None:
+            now.outdated.forget(committed)
         self._tidied = committed
 
     def _lasting(self, now: _Opened, entry: Entry, committed: int) -> Entry:
@@ -305,20 +317,6 @@ class FileSink:
         if entry.batch <= replaced:
             entry = replace(entry, files=(), removed=None)
         return replace(entry, receipt=None) if entry.batch <= committed - self._retain else entry
-
-    def _forget_replaced(self, now: _Opened, committed: int) -> None:
-        """Delete staged files that stand elsewhere too (append) or are superseded (complete), oldest batch first."""
-        if now.owner.mode == "update" or (now.owner.mode == "append" and not is_local(self.path)):
-            return
-        until = min(now.log.settled(), committed - self._retain)
-        names = {name: batch for name in now.place.staged() if (batch := batch_of(name)) is not None and batch <= until}
-        if not names:
-            return
-        # A file was replaced when the batch behind it was recorded.
-        behind = now.log.walk(min(names.values()) + 1, until + 1)
-        horizon = self._clock() - _READERS_FINISH
-        first_kept = next((entry.batch - 1 for entry in behind if entry.time > horizon), until + 1)
-        now.place.forget(name for name, batch in sorted(names.items()) if batch < first_kept)
 
 
 def _check_target(path: object) -> None:

@@ -162,6 +162,19 @@ class Log:
         names = (name for name in self._records.names("log") if name.startswith("segment-"))
         return max((int(name.rpartition("-")[2]) for name in names), default=-1)
 
+    def is_settled(self, batch: int) -> bool:
+        """Whether a batch is settled, by three looks and no listing."""
+        width = FANOUT
+        while width <= _LARGEST:  # in this order: a segment goes only when the wider one is there
+            first = batch // width * width
+            try:
+                self._records.read(_segment(first, first + width - 1))
+            except FileNotFoundError:
+                width *= FANOUT
+            else:
+                return True
+        return False
+
     def loose(self) -> list[Entry]:
         """The entries that may not be settled: few, however long the history, if the log is merged now and then."""
         return list(self._entries([piece for piece in self._live() if not piece.is_segment], self.settled() + 1))
@@ -206,7 +219,7 @@ class Log:
         first, last = entries[0].batch, entries[-1].batch
         record = {"entries": [entry.record() for entry in entries]}
         try:
-            self._records.put(f"log/segment-{first:012d}-{last:012d}", encode("sink-segment", last, record))
+            self._records.put(_segment(first, last), encode("sink-segment", last, record))
         except FileExistsError:
             return  # the same entries, by an earlier attempt at this merge
 
@@ -249,11 +262,19 @@ class Log:
         return map(Entry.of, record["entries"] if piece.is_segment else [record])
 
 
+def _segment(first: int, last: int) -> str:
+    return f"log/segment-{first:012d}-{last:012d}"
+
+
 def _mergeable(pieces: Sequence[_Piece]) -> Sequence[_Piece]:
-    """The first `FANOUT` neighbours of one width that may grow; empty if there are none."""
+    """The first `FANOUT` neighbours of one width that may grow; empty if there are none.
+
+    They begin where a segment of their width would, so it is known without a look in which ones a batch can lie.
+    """
     for at in range(len(pieces) - FANOUT + 1):
         run = pieces[at : at + FANOUT]
-        if len({(piece.width, piece.is_segment) for piece in run}) == 1 and run[0].width < _LARGEST:
+        begins = run[0].first % (FANOUT * run[0].width) == 0
+        if begins and len({(piece.width, piece.is_segment) for piece in run}) == 1 and run[0].width < _LARGEST:
             return run
     return ()
 

@@ -159,7 +159,6 @@ def small_merges(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "FANOUT", 2)
     monkeypatch.setattr(merging, "_SLICE", 1)
     monkeypatch.setattr(levels, "_PAGE", 2)
-    monkeypatch.setattr(files, "_SWEEP", 4)
     monkeypatch.setattr(manifest, "_LARGEST", 4)
 
 

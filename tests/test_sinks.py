@@ -503,7 +503,7 @@ def test_a_long_history_costs_few_files_and_loses_nothing(tmp_path: Path, mode: 
         clock.now += 60
     beside = tmp_path / "out._unbounded"
     assert len(os.listdir(beside / "log")) < 4 * 16
-    assert mode == "update" or len(os.listdir(beside / "data")) < 10 + 16**2 + 16
+    assert mode == "update" or len(os.listdir(beside / "data")) < 10 + 2 * 16
     again = open_sink(lambda: FileSink(tmp_path / "out", "ipc", retain=10, clock=clock), mode)
     assert isinstance(again, FileSink)
     assert_frame_equal(again.read().collect(), table(mode, script))
@@ -512,6 +512,29 @@ def test_a_long_history_costs_few_files_and_loses_nothing(tmp_path: Path, mode: 
     assert again.written(300) is None
     with pytest.raises(CheckpointError, match="the checkpoint is older than its output"):
         again.written(7)
+
+
+@pytest.mark.parametrize("mode", get_args(Mode))
+def test_a_batch_lists_no_folder_and_files_that_wait_are_listed_once_a_start(
+    tmp_path: Path, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = open_sink(lambda: FileSink(tmp_path / "out", "ipc", retain=10, clock=Clock()), mode)
+    assert isinstance(sink, FileSink)
+    sink.tidy(0)
+    listed: list[str] = []
+    names_in = os.listdir
+
+    def noting(path: str) -> list[str]:
+        listed.append(os.path.basename(path))
+        return names_in(path)
+
+    monkeypatch.setattr(os, "listdir", noting)
+    script = [Batch(((f"{n % 7}", n),)) for n in range(100)]
+    play(sink, mode, script)
+    assert listed == []
+    for number in range(100):
+        sink.tidy(number)
+    assert listed.count("data") <= 1
 
 
 def test_a_table_stays_readable_for_some_batches_and_ten_minutes_after_it_was_replaced(tmp_path: Path) -> None:
