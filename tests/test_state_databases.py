@@ -21,7 +21,7 @@ from polars.testing import assert_frame_equal
 import unbounded as ub
 from tests import test_crash
 from tests.language import same_rows
-from tests.test_state_files import Forgetful
+from tests.test_layered import Forgetful
 from unbounded.errors import CheckpointError, ConcurrentQueryError, ConnectorError, CorruptRecordError
 from unbounded.state import Home
 from unbounded.state.cold import NUMBER, Changes, Layout

@@ -39,7 +39,9 @@ def sqlite_home(
 
     A network file system does not do: its locks and shared memory are not those that SQLite needs. Rows that a batch
     touches are also kept in memory, up to `memory_limit` bytes, an eighth of it for pages of the file. SQLite does not
-    notice a flipped bit in a row; a file system with checksums does. PlanError if the checkpoint is no local folder and there is no path.
+    notice a flipped bit in a row; a file system with checksums does.
+
+    PlanError if the checkpoint is no local folder and there is no path.
     """
     if path is None:
         if not isinstance(storage, LocalStorage):
