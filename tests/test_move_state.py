@@ -75,6 +75,27 @@ def test_a_query_that_moved_there_and_back_answers_as_one_that_stayed(story: int
     assert answer(stayed).height > 0
 
 
+@pytest.mark.parametrize("home", ["files", "sqlite", "postgresql"])
+@pytest.mark.parametrize("story", ["grouped", "windowed"])
+def test_every_home_can_be_moved_to_and_from(
+    story: str, home: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # of the homes for tests
+    there = request.getfixturevalue("postgresql").get_uri() if home == "postgresql" else home
+    place, stayed, moved = IDS.index(story), tmp_path / "stayed", tmp_path / "moved"
+    run(stayed, place, 3)
+    run(moved, place, 1)
+    before, last = ub.read_state(moved / "ckpt").collect(), _newest(moved / "ckpt" / "commits")
+    ub.move_state(moved / "ckpt", there)
+    same_rows(ub.read_state(moved / "ckpt", state=there).collect(), before)
+    run(moved, place, 2, there)
+    ub.move_state(moved / "ckpt", "memory", from_=there)
+    same_rows(ub.read_state(moved / "ckpt", batch_id=last, state=there).collect(), before)
+    run(moved, place, 3)
+    same_rows(answer(moved), answer(stayed))
+    same_rows(ub.read_state(moved / "ckpt").collect(), ub.read_state(stayed / "ckpt").collect())
+
+
 def test_the_state_is_the_same_in_both_homes_and_older_batches_stay_readable(tmp_path: Path) -> None:
     run(tmp_path, GROUPED, 2)
     before = [ub.read_state(tmp_path / "ckpt", batch_id=n).collect() for n in (0, 1)]
