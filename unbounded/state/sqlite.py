@@ -28,6 +28,7 @@ from unbounded.storage import LocalStorage, Storage
 
 __all__ = ["SqliteDatabase", "sqlite_home"]
 
+_PAGES = 1 << 28  # bytes; the system caches the file, too
 _WAL = 16 << 20  # bytes of changes that wait to be put into the main file; beside the running query
 _WAL_PAGES = 1 << 16  # and in pages, when the batch itself has to do it
 
@@ -50,7 +51,7 @@ def sqlite_home(
                 "Give path= of a file on one, use another home of state, or put the checkpoint on a local disk"
             )
         path = os.path.join(storage.url, "state", "sqlite.db")
-    pages = memory_limit // 8
+    pages = min(memory_limit // 8, _PAGES)
     cold = Relational(SqliteDatabase(os.path.abspath(path), pages), storage, retain=retain)
     return LayeredHome(cold, memory_limit=memory_limit - pages)
 
