@@ -183,7 +183,9 @@ def test_a_limit_that_the_tables_cannot_work_with_is_refused_before_the_first_ba
     home = LayeredHome(Binder({}), memory_limit=1 << 20)
     home.table("one", COUNT)
     home.table("two", COUNT)
-    with pytest.raises(MemoryLimitError, match=r"(?s)memory_limit=1048576.*2 tables.*memory_limit=2097152 or more"):
+    with pytest.raises(
+        MemoryLimitError, match=r"memory_limit=1048576 is too low.*one, two.*memory_limit=2000000 or more"
+    ):
         home.restore(None)
 
 

@@ -28,7 +28,7 @@ from unbounded.state.slots import Mask
 
 __all__ = ["LayeredHome", "LayeredTable"]
 
-_LEAST = 1 << 20  # of a table: a few thousand rows, and the arrays of an empty one
+_LEAST = 1_000_000  # bytes of a table: a few thousand rows, and the arrays of an empty one
 _BEGINNING = int(np.iinfo(np.int64).min)
 _Answer = TypeVar("_Answer")
 
@@ -262,8 +262,8 @@ class LayeredHome:
         least = _LEAST * max(1, len(self._parts))
         if self._limit < least:
             raise MemoryLimitError(
-                f"memory_limit={self._limit} is too low for the {len(self._parts)} tables of this query, which need "
-                f"{_LEAST} bytes each to work with. Write memory_limit={least} or more"
+                f"memory_limit={self._limit} is too low for the state of this query: {', '.join(self._parts)}, "
+                f"which need {_LEAST} bytes each to work with. Write memory_limit={least} or more"
             )
 
     # -------------------------------------------------------------------------- commit and restore
