@@ -71,7 +71,8 @@ def digest_of(name: str) -> bytes:
 class Discovery:
     """The files of a folder that were not read yet.
 
-    Mutable: `_seen` are digests of the names read, `_backlog` what the last listing found beside them,
+    Mutable: `_seen` are digests of the names read, as keys, for Python's garbage collector goes through all of a set
+    each time, and leaves a dictionary of bytes alone. `_backlog` is what the last listing found beside them,
     `_frozen` the backlogs that an end was set to, `_current` the one last taken from, `_waiting` unfinished
     files with the time of a first look.
     """
@@ -81,8 +82,8 @@ class Discovery:
     ) -> None:
         self._folder, self._form, self._order = folder, form, order
         self._min_age, self._clock = min_age, clock
-        self._seen: set[bytes] = set()
-        self._read: set[str] = set()  # names that were read: cheaper than their digests
+        self._seen: dict[bytes, None] = {}
+        self._read: dict[str, None] = {}  # names that were read: cheaper than their digests
         self._few = 0  # how many these were when all of them were in the folder
         self._backlog = self._current = _Backlog()
         self._frozen: list[_Backlog] = []
@@ -92,7 +93,7 @@ class Discovery:
 
     def remember(self, digests: Iterable[bytes]) -> None:
         """Never offer the files with these digests again."""
-        self._seen.update(digests)
+        self._seen.update(dict.fromkeys(digests))
         self._current.drop(self._was_read)
 
     def _was_read(self, file: File) -> bool:
@@ -105,12 +106,12 @@ class Discovery:
         found = []
         young = self._clock() - self._min_age
         if len(self._read) > 2 * self._few:  # some may be gone, and would be remembered for ever
-            self._read, self._few = set(), 0
-        for name, listed in self._folder.names(ignored, self._read):
+            self._read, self._few = {}, 0
+        for name, listed in self._folder.names(ignored, self._read.keys()):
             file = known.get(name)
             if file is None:
                 if self._seen and digest_of(name) in self._seen:
-                    self._read.add(name)
+                    self._read[name] = None
                     continue
                 file = listed or self._folder.stat(name)
             if file is None:
@@ -127,6 +128,7 @@ class Discovery:
         self._backlog = _Backlog(found)
         names = {file.name for file in found}
         self._waiting = {name: since for name, since in self._waiting.items() if name in names}
+        self._warned = {file for file in self._warned if file.name in names}
 
     def freeze(self) -> int | None:
         """Fix the files that are new now under a number; None if there never was any."""

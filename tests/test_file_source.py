@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import os
 import secrets
@@ -721,3 +722,16 @@ def test_a_link_to_itself_is_no_file(tmp_path: Path) -> None:
     until = source.latest(None, None, limited=True)
     assert source.read(None, until).collect().rows() == [(1,)]
     assert source.metrics()["ignored"] == {"vanished": 1}
+
+
+@pytest.mark.skipif(gc.is_tracked({b"": None}), reason="a Python that goes through every dictionary")
+def test_garbage_collection_goes_through_no_file_that_was_read(tmp_path: Path) -> None:
+    source = FileSource(tmp_path, "lines").fresh()
+
+    def gone_through() -> int:
+        return sum(map(len, map(gc.get_referents, gc.get_objects())))
+
+    before = gone_through()
+    source.remember(pl.DataFrame({"name": [b"%016d" % n for n in range(50_000)]}, schema=source.memory_schema))
+    assert source.metrics()["seen"] == 50_000
+    assert gone_through() - before < 5_000
