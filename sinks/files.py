@@ -300,7 +300,7 @@ class FileSink:
             return
         if now.merger is not None:
             now.merger.tidy(committed, self._last)
-        if self._tidied is not None and committed < self._tidied + FANOUT:
+        if self._tidied is not None and _turn(committed) == _turn(self._tidied):
             return
         now.log.merge(
             committed,
@@ -317,6 +317,11 @@ class FileSink:
         if entry.batch <= replaced:
             entry = replace(entry, files=(), removed=None)
         return replace(entry, receipt=None) if entry.batch <= committed - self._retain else entry
+
+
+def _turn(committed: int) -> int:
+    """The log is merged when this changes, and not behind the batches where the home of the state and `Merger` work."""
+    return (committed + FANOUT // 4) // FANOUT
 
 
 def _check_target(path: object) -> None:

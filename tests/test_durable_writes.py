@@ -83,3 +83,35 @@ def test_a_batch_waits_for_the_disk_no_more_often_than_this(
         counts.append(len(synced))
     batches.close()
     assert counts[FIRST:] == [expected] * (BATCHES - FIRST)
+
+
+def test_what_home_and_sink_merge_never_falls_on_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for act in ("sync_file", "sync_folder"):  # which take their time, and change nothing here
+        monkeypatch.setattr(storage, act, lambda path: None)
+    records = storage.open_storage(tmp_path / "ckpt")
+    feed = ub.MemorySource({"k": pl.Int64})
+    batches = MicroBatches(
+        ub.scan_memory(feed).group_by("k").agg(pl.len())._plan,
+        FileSink(tmp_path / "out", "ipc"),
+        mode="update",
+        checkpoint=Checkpoint(records),
+        home=MemoryHome(records),
+    )
+    batches.open()
+    written: dict[str, list[int]] = {
+        "ckpt/runs/*": [],
+        "out._unbounded/levels/*": [],
+        "out._unbounded/log/segment-*": [],
+    }
+    names: dict[str, set[Path]] = {pattern: set() for pattern in written}
+    for number in range(100):
+        feed.add({"k": [number % 7]})
+        assert batches.run_once() is not None
+        for pattern, before in names.items():
+            names[pattern] = set(tmp_path.glob(pattern))
+            if names[pattern] != before:
+                written[pattern].append(number)
+    batches.close()
+    assert all(len(found) >= 5 for found in written.values())
+    merged = [number for found in written.values() for number in found]
+    assert len(merged) == len(set(merged))

@@ -268,7 +268,7 @@ def test_a_damaged_merged_file_is_found_by_verify(tmp_path: Path) -> None:
     path = tmp_path / "out._unbounded/data" / slice.file.name
     content = path.read_bytes()
     path.write_bytes(content[:200] + bytes([content[200] ^ 1]) + content[201:])
-    with pytest.raises(ConnectorError, match=r"merged-0.* of batch up to 15 .* crc32"):
+    with pytest.raises(ConnectorError, match=r"merged-0.* of batch up to 7 .* crc32"):
         verify(tmp_path / "out")
 
 
