@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -231,3 +233,8 @@ def test_a_public_verb_is_documented(name: str) -> None:
         if not hasattr(ub.Source, member)  # documented where it is promised
     }
     assert [member for member, value in verbs.items() if not inspect.getdoc(value)] == []
+
+
+def test_who_only_describes_a_query_waits_for_no_other_library_than_polars() -> None:
+    program = "import sys, unbounded; print(sorted({'numpy', 'pyarrow', 'fsspec'} & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True) == "[]\n"

@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from unbounded.durations import milliseconds
 from unbounded.errors import PlanError, SchemaMismatchError
-from unbounded.operators.meeting import Meeting, may_meet
 from unbounded.plan import Join, Static
+
+if TYPE_CHECKING:
+    from unbounded.operators.meeting import Meeting
 
 __all__ = ["BoundedTables"]
 
@@ -82,6 +85,8 @@ class BoundedTables:
 
     def meeting(self, node: Join, batch_rows: int) -> Meeting | None:
         """The table of a join, hashed once per reading; None if it is not so large that a batch should look keys up."""
+        from unbounded.operators.meeting import Meeting, may_meet  # noqa: PLC0415  # numpy, as in the manager
+
         table = self._tables[id(node.right)]
         if id(node) not in self._meetings and may_meet(node, table, batch_rows):
             self._meetings[id(node)] = Meeting(node, table)
