@@ -5,6 +5,7 @@
       log/000000000042                    the entry of one batch; putting it is the point at which its output exists
       log/segment-000000000000-...0015    the entries of 16, 256 or 4096 batches, merged in the background
       levels/000000000042                 what was merged of an update sink; see `levels`
+      replaced/000000000007               files that merges replaced and that wait to be deleted; see `levels`
       data/                               data files, under names that no other attempt uses
 
 Batches follow each other without gaps. A batch inside a segment is *settled*: published for good, its orphans gone.

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from secrets import token_hex
 from typing import Any
 
@@ -44,7 +45,6 @@ __all__ = ["Merger"]
 
 _RATIO = 4  # a row is rewritten so often per run, and all runs but the lowest have a third of its rows
 _SLICE = 50_000  # rows of a file at most: a step reads some six of them, which takes a tenth of a second
-_FIRST = FANOUT // 2  # batches of the first step, so that later ones fall between those of the home of the state
 _FEW = 4_096  # rows of batches that may wait beside a small table
 
 
@@ -114,9 +114,10 @@ class Merger:
         self.until = levels.until
         while self._waiting and self._waiting[0].batch <= levels.until:
             self._waiting.popleft()
-        ready = [entry for entry in self._waiting.copy() if entry.batch <= committed]
+        ready = [entry for entry in islice(self._waiting.copy(), FANOUT) if entry.batch <= committed]
         rows = sum(file.rows for entry in ready for file in entry.all_files())
-        if len(ready) >= (FANOUT if levels.generation else _FIRST) or rows >= max(_FEW, levels.rows // _RATIO):
+        # The first merge comes early, so that later ones fall between those of the home of the state.
+        if len(ready) >= (FANOUT if levels.generation else FANOUT // 2) or rows >= max(_FEW, levels.rows // _RATIO):
             return _merge_batches(levels.runs, ready)
         for upper in range(len(levels.runs) - 1, 0, -1):
             if _weight(levels.runs[upper]) * _RATIO > _rows(levels.runs[upper - 1]):
