@@ -121,8 +121,8 @@ def machine() -> str:
 
 
 def save(results: Results, path: Path) -> None:
-    """Write a run as JSON, for people to compare with another, a figure with three digits behind the point."""
-    rounded = json.loads(json.dumps(asdict(results)), parse_float=lambda text: round(float(text), 3))
+    """Write a run as JSON, for people to compare with another: figures of five digits."""
+    rounded = json.loads(json.dumps(asdict(results)), parse_float=lambda text: float(f"{float(text):.5g}"))
     path.write_text(json.dumps(rounded, indent=1) + "\n")
 
 

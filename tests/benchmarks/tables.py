@@ -104,7 +104,7 @@ def _budgets_of(results: Results, wanted: Callable[[str], bool]) -> list[Row]:
     rows = [
         (
             one.measure,
-            f"{one.found:.3g} {one.unit}",
+            f"{one.found:.3g}{'' if one.unit == 'x' else ' '}{one.unit}",
             f"{'>=' if one.at_least else '<='} {one.must:g}",
             f"{'>=' if one.at_least else '<='} {one.goal:.3g}",
             one.verdict,
