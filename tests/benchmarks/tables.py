@@ -37,7 +37,9 @@ def _peer(results: Results) -> str:
 
 
 def _source(results: Results) -> str:
-    return f"{results.machine}. {_peer(results)}. `{results.command}`, {results.day}."
+    """Where, against which peer, how and when; and what is to be known of it."""
+    remarks = (remark.rstrip(".") for remark in results.remarks)
+    return ". ".join([results.machine, _peer(results), f"`{results.command}`, {results.day}", *remarks]) + "."
 
 
 def _queries(results: Results) -> list[Row]:
