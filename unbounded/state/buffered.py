@@ -11,6 +11,7 @@ import polars as pl
 from unbounded.errors import PlanError
 from unbounded.state import MultimapSpec
 from unbounded.state.cold import NUMBER, Changes, ColdRows
+from unbounded.state.expiry import LAST
 from unbounded.state.hot import KeySet, rows_at, rows_where
 from unbounded.state.index import canonical
 
@@ -78,7 +79,7 @@ class LayeredMultimap:
 
     def expire(self, watermark: int) -> pl.DataFrame:
         """As `Multimap.expire`."""
-        self._watermark = max(watermark, self._watermark)
+        self._watermark = max(min(watermark, LAST), self._watermark)
         arrived = self._arrivals()
         if self.spec.expiry is None:
             return arrived.clear().select(self._given.names())

@@ -7,12 +7,15 @@ import numpy.typing as npt
 
 from unbounded.state.slots import Slots, distinct, grown
 
-__all__ = ["NEVER", "Calendar", "Times"]
+__all__ = ["LAST", "NEVER", "Calendar", "Times"]
 
 Times = npt.NDArray[np.int64]
 
 NEVER = np.iinfo(np.int64).max
 """The expiry of a row that never expires; stands for null."""
+
+LAST = NEVER - 1
+"""The latest instant at which a row is due; a watermark beyond it, that of an ended input, means it."""
 
 _JOINED = 1 << 18  # longer runs are not joined: that pause would cost more than one more binary search per expire
 

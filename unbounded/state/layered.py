@@ -22,6 +22,7 @@ from unbounded.state import Log, Multimap, MultimapSpec, StateRef, Table, TableS
 from unbounded.state.buffered import LayeredMultimap
 from unbounded.state.cold import Changes, Cold, ColdRows, Layout
 from unbounded.state.declared import Declared
+from unbounded.state.expiry import LAST
 from unbounded.state.hot import Hot, KeySet, keys_of, rows_where
 from unbounded.state.memory import MemoryLog
 from unbounded.state.slots import Mask
@@ -65,7 +66,7 @@ class LayeredTable:
 
     def expire(self, watermark: int) -> pl.DataFrame:
         """As `Table.expire`."""
-        self._watermark = max(watermark, self._watermark)
+        self._watermark = max(min(watermark, LAST), self._watermark)
         if self.spec.expiry is None:
             return self._young.expire(self._watermark)
         due = self._cold.due(self._watermark)

@@ -12,7 +12,7 @@ import polars as pl
 
 from unbounded.errors import PlanError
 from unbounded.state import MultimapSpec, TableSpec
-from unbounded.state.expiry import NEVER, Calendar
+from unbounded.state.expiry import LAST, NEVER, Calendar
 from unbounded.state.index import canonical
 from unbounded.state.numbers import Numbers
 from unbounded.state.slots import Mask, Rows, Slots, Values, distinct, frame_of, grown
@@ -109,7 +109,7 @@ class Stored(ABC):
     # -------------------------------------------------------------------------------- the promise
     def expire(self, watermark: int) -> pl.DataFrame:
         """As `Table.expire` and `Multimap.expire`."""
-        self.watermark, self._expired = max(watermark, self.watermark), True
+        self.watermark, self._expired = max(min(watermark, LAST), self.watermark), True
         looked = self._calendar.pop(self.watermark) if self._calendar is not None else np.zeros(0, np.int64)
         due = self._expiries(looked) <= self.watermark
         self._schedule(looked[~due])

@@ -203,6 +203,13 @@ class HomeContract:
         story.run([("merge", [(2, 1, 20)]), ("commit",), ("crash",), ("merge", [(3, 1, 4)]), ("commit",), ("crash",)])
         assert len(story.table) == 3
 
+    def test_the_end_of_time_forgets_every_row_once_but_those_that_never_expire(self, tmp_path: Path) -> None:
+        story = History(self, tmp_path, KEYS["int64"])
+        rows = [(0, 1, 5), (1, 1, None), (2, 1, 20)]
+        story.run([("merge", rows), ("append", rows), ("commit",), ("expire", 10), ("remove", [2]), ("commit",)])
+        story.run([("expire", 2**63 - 1), ("commit",), ("crash",), ("expire", 2**63 - 1)])
+        assert story.table.scan()["until"].to_list() == [None]
+
     def test_a_commit_without_changes_is_tiny(self, tmp_path: Path) -> None:
         story = History(self, tmp_path, KEYS["integer and string"])
         story.do("merge", [(place, 1, None) for place in range(8)])
