@@ -133,6 +133,10 @@ class Late(Beside):
         while self._tasks:
             self._tasks.pop(0)()
 
+    def forget(self) -> None:
+        """A kill: what nobody waited for was never done."""
+        self._tasks.clear()
+
 
 def files(records: storage.Storage) -> Home:
     """State in files that are written and joined after every commit."""
@@ -349,6 +353,33 @@ def test_a_commit_that_fails_beside_the_next_batch_ends_the_query_and_loses_noth
     assert ub.read_sink(fresh / "out").collect()["rows"].sum() == 8  # the second batch waited for the first's commit
     start()
     assert ub.read_sink(fresh / "out").collect()["rows"].sum() == 16
+
+
+def test_a_sink_that_retains_one_batch_is_known_again_when_its_last_commit_was_lost(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for n in range(18):
+        pl.DataFrame({"v": [n]}).write_parquet(tmp_path / "in" / f"{n:02}.parquet")
+
+    def start(batches: int, beside: Beside) -> None:
+        records = storage.open_storage(tmp_path / "ckpt")
+        query = MicroBatches(
+            ub.scan_parquet(tmp_path / "in", max_files_per_trigger=1)._plan,
+            FileSink(tmp_path / "out", "parquet", retain=1),
+            mode="append",
+            checkpoint=Checkpoint(records),
+            home=MemoryHome(records),
+            beside=beside,
+        )
+        query.open()
+        for _ in range(batches):
+            query.run_once()
+        if isinstance(beside, Late):
+            beside.forget()
+        query.close()
+
+    start(17, Late())  # the 17th batch is in the sink, which has merged the entries of those before
+    start(2, Beside())
+    assert sorted(pl.read_parquet(tmp_path / "out")["v"]) == list(range(18))
 
 
 PROGRAM = """
