@@ -48,7 +48,7 @@ def main() -> None:
     print(as_text(results))
     if chosen.publish:
         save(results, LAST_RUN)
-        publish(results)
+        publish(load(LAST_RUN))  # as it is kept, to the last digit
 
 
 def _options() -> argparse.ArgumentParser:
