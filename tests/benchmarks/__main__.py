@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -193,8 +194,26 @@ _PARTS: dict[str, Callable[[_Suite], None]] = {
 }
 
 
+def _caveats(sizes: Mapping[str, int]) -> list[str]:
+    """Why the figures of this run are not yet those that the budgets are about."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    found = []
+    if load > cores / 2:
+        found.append(
+            f"The machine was busy at the start, with a load of {load:.0f} on {cores} cores: no figure of this run, "
+            "ratios included, is one to rely on."
+        )
+    if sizes["events"] < _FULL["events"]:
+        found.append(
+            f"The budgets of queries are about {_FULL['events']:,} events in ten batches; these were "
+            f"{sizes['events']:,}, of which what a batch costs anyway is a larger part."
+        )
+    return found
+
+
 def _measure(chosen: argparse.Namespace, work: Path, say: Say) -> Results:
     suite = _Suite(chosen, work, say)
+    suite.results.remarks += _caveats(suite.sizes)
     wanted: Sequence[str] = chosen.only
     for name, part in _PARTS.items():
         if name in wanted:
