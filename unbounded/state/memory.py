@@ -204,7 +204,7 @@ class MemoryHome:
         self._begin(Catalogue(self._segment), ())
 
     def look(self, ref: StateRef) -> None:
-        self.restore(ref)  # which only reads
+        self._restore(Reference(ref["name"], ref["digest"]))  # and settle nothing, for the query may be writing
 
     def _restore(self, file: Reference) -> None:
         record, blob = read_record(self._storage, file, "state")

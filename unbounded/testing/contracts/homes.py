@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 
 from unbounded.errors import CheckpointError
 from unbounded.state import Home, Multimap, MultimapSpec, StateRef, Table
+from unbounded.storage import TEMPORARY
 from unbounded.testing.contracts.histories import RETAIN, History, Operation, operations
 from unbounded.testing.contracts.tables import KEYS, NAN, Keys, content, recent_of, rows_of, spec_of
 
@@ -245,6 +246,18 @@ class HomeContract:
             assert content(shown.lookup(rows.select(keys.schema.names()))) == content(rows)
             assert [row for frame in entries.restored() for row in frame["row"]] == list(range(version + 1))
         assert content(table.scan()) == content(past[-1][1])
+
+    def test_a_look_leaves_alone_what_the_query_is_writing_just_now(self, tmp_path: Path) -> None:
+        table = _table(home := self.open(tmp_path))
+        table.merge(rows_of(KEYS["int64"], [(0, 1, None)]))
+        ref = home.commit(0, "a")
+        begun = [place / f"{TEMPORARY}0" for place in (tmp_path, *tmp_path.rglob("*")) if place.is_dir()]
+        for file in begun:
+            file.touch()
+        reader = self.open(tmp_path)
+        reader.table("table", spec_of(KEYS["int64"]))
+        reader.look(ref)
+        assert [file for file in begun if not file.exists()] == []
 
     def test_restoring_other_names_or_columns_is_refused_naming_both(self, tmp_path: Path) -> None:
         home = self.open(tmp_path)
