@@ -303,3 +303,13 @@ def test_what_a_home_leaves_is_deleted_when_no_retained_batch_needs_it(
     assert answer(tmp_path)["rows"].sum() == 64
     ub.reset(tmp_path / "ckpt")
     assert [path for path in (tmp_path / "ckpt").rglob("*") if path.is_file() and path.name != "lock"] == []
+
+
+def test_a_file_outside_that_held_the_state_before_takes_it_again(tmp_path: Path) -> None:
+    outside = ub.sqlite_state(path=tmp_path / "state.db")
+    run(tmp_path, GROUPED, 1, outside)
+    ub.move_state(tmp_path / "ckpt", "sqlite", from_=outside)
+    run(tmp_path, GROUPED, 2, "sqlite")
+    ub.move_state(tmp_path / "ckpt", outside)
+    run(tmp_path, GROUPED, 3, outside)
+    assert answer(tmp_path)["rows"].sum() == 24

@@ -76,7 +76,10 @@ def _still_there(records: Checkpoint, found: Remembered, target: StateOptions) -
     began = records.began(found.commit.batch)
     if began is None or home_of(began) != target.kind:
         return None
-    return began if open_home(target, found.storage, folder_of(began)).verify(began) else None
+    try:
+        return began if open_home(target, found.storage, folder_of(began)).verify(began) else None
+    except CheckpointError:  # a place of the same kind, in which something else is
+        return None
 
 
 def _refuse_half_done(storage: Storage, found: Remembered) -> None:
