@@ -114,6 +114,10 @@ def test_a_move_to_a_place_with_a_url_and_away_needs_the_url(tmp_path: Path) -> 
     run(tmp_path, GROUPED, 2, url)
     with pytest.raises(ub.PlanError, match=r"home 'postgresql'.*URL.*Write from_=\"postgresql://user"):
         ub.move_state(tmp_path / "ckpt", "memory")
+    with pytest.raises(ub.CheckpointError, match=r"already\. Start the query with state=\"postgresql://user"):
+        ub.move_state(tmp_path / "ckpt", url, from_=url)
+    with pytest.raises(ub.CheckpointError, match=r"ub\.move_state\(.*, \"memory\", from_=\"postgresql://user"):
+        run(tmp_path, GROUPED, 3)
     ub.move_state(tmp_path / "ckpt", "memory", from_=ub.postgresql_state(url))
     run(tmp_path, GROUPED, 3, "memory")
     assert answer(tmp_path)["rows"].sum() == 24

@@ -308,6 +308,15 @@ WRITTEN: dict[str, Case] = {
         lambda: ub.postgresql_state("db.example/sales?password=secret"),
         r"this str is none of PostgreSQL\. Write ub\.postgresql_state",
     ),
+    "a schema that is no name": (
+        lambda: ub.postgresql_state("postgresql://db/sales", schema="s" * 64),
+        r"schema is 's+', which is no name of PostgreSQL: a text of 1 to 63 bytes\. Write .*leave it out",
+    ),
+    "an SQLite file that would be none": (
+        lambda: ub.sqlite_state(path=":memory:"),
+        r"path is ':memory:', and state in SQLite is a file on a local disk\. Write path=.*leave it out",
+    ),
+    "an SQLite file far away": (lambda: ub.sqlite_state(path="s3://bucket/state.db"), r"path is 's3://.*local disk"),
     "memory without a unit": (lambda: ub.files_state("512"), r"memory_limit is '512', which is no size.*\"512MB\""),
     "no memory": (lambda: ub.files_state(0), r"memory_limit is 0.*above 0"),
     "foreach_batch of no function": (lambda: frame().foreach_batch(lambda rows: None), r"rows"),

@@ -17,7 +17,7 @@ from unbounded.errors import CheckpointError
 from unbounded.remembered import Remembered
 from unbounded.state import Home, StateRef
 from unbounded.state.folders import below, files_of, folder_of
-from unbounded.state.homes import StateOptions, checked_state, folder_for, home_of, open_home, options_for
+from unbounded.state.homes import StateOptions, checked_state, folder_for, home_of, open_home, options_for, written
 from unbounded.storage import Storage, open_storage
 
 __all__ = ["move_state"]
@@ -57,7 +57,7 @@ def move_state(
         if source.kind == target.kind and open_home(target, storage, here).description == source.description:
             raise CheckpointError(
                 f"the state of {storage.url} is in {source.description} already. Start the query with "
-                f"state={target.kind!r}, or name another home"
+                f"state={written(target.kind)}, or name another home"
             )
         ref = _still_there(records, found, target)
         if ref is None:

@@ -25,10 +25,12 @@ __all__ = [
     "postgresql_state",
     "refuse_another",
     "sqlite_state",
+    "written",
 ]
 
 _SCHEMES = ("postgresql", "postgres")
 _ALL_MEMORY = 1 << 62
+_NAME = 64  # bytes from which on PostgreSQL cuts a name
 _URL = '"postgresql://user:password@host/database"'
 
 
@@ -74,7 +76,12 @@ def sqlite_state(memory_limit: str | int = "1GB", path: str | os.PathLike[str] |
     >>> sqlite_state(path="state.db")
     sqlite_state(memory_limit=1000000000, path='state.db')
     """
-    place = None if path is None else os.fspath(path)
+    place = os.fspath(path) if isinstance(path, str | os.PathLike) else path
+    if place is not None and (not isinstance(place, str) or place in ("", ":memory:") or "://" in place):
+        raise PlanError(
+            f'path is {place!r}, and state in SQLite is a file on a local disk. Write path="state.db", or leave it '
+            "out for a file in the checkpoint"
+        )
     return StateOptions("sqlite", (("memory_limit", size(memory_limit, "memory_limit")), ("path", place)))
 
 
@@ -92,6 +99,11 @@ def postgresql_state(url: str, schema: str | None = None, memory_limit: str | in
         raise PlanError(
             f"postgresql_state(url) takes a URL, and this {type(url).__name__} is none of PostgreSQL. Write "
             f"ub.postgresql_state({_URL})"
+        )
+    if schema is not None and not (isinstance(schema, str) and 0 < len(schema.encode()) < _NAME):
+        raise PlanError(
+            f"schema is {schema!r}, which is no name of PostgreSQL: a text of 1 to {_NAME - 1} bytes. Write one, "
+            'such as schema="sales_by_hour", or leave it out for one named by the checkpoint'
         )
     options = {"url": url, "schema": schema, "memory_limit": size(memory_limit, "memory_limit")}
     return StateOptions("postgresql", tuple(options.items()))
@@ -185,12 +197,12 @@ def options_for(ref: StateRef, state: str | StateOptions | None, where: str, wha
             return default
         raise PlanError(
             f"the state of {where} lies in the home {kind!r}, and its URL does not stand in the checkpoint. Write "
-            f"{what}={_written(kind)}, as for the query"
+            f"{what}={written(kind)}, as for the query"
         )
     given = checked_state(state, what)
     if given.kind != kind:
         raise PlanError(
-            f"the state of {where} lies in the home {kind!r} and not in {given.kind!r}. Write {what}={_written(kind)}"
+            f"the state of {where} lies in the home {kind!r} and not in {given.kind!r}. Write {what}={written(kind)}"
         )
     return given
 
@@ -202,7 +214,7 @@ def refuse_another(where: str, ref: StateRef | None, home: Home, *, moved: bool 
     """
     if ref is None or home_of(ref) == home.kind:
         return
-    before, now = _written(home_of(ref)), _written(home.kind)
+    before, now = written(home_of(ref)), written(home.kind)
     if moved:
         raise CheckpointError(
             f"the last batch of {where} was begun in the home {home_of(ref)!r} and not completed before the state was "
@@ -210,13 +222,14 @@ def refuse_another(where: str, ref: StateRef | None, home: Home, *, moved: bool 
             f"state={before}, and move it again"
         )
     default = ", the default," if home.kind == "memory" else ""
+    origin = f", from_={before}" if home_of(ref) == "postgresql" else ""
     raise CheckpointError(
         f"the state of {where} lies in the home {home_of(ref)!r}, and state={now}{default} asks for another. Nothing "
-        f"was changed. Write state={before}; or move it first, with ub.move_state({where!r}, {now})"
+        f"was changed. Write state={before}; or move it first, with ub.move_state({where!r}, {now}{origin})"
     )
 
 
-def _written(kind: str) -> str:
+def written(kind: str) -> str:
     """How `state=` is written for a kind of home."""
     return _URL if kind == "postgresql" else f'"{kind}"'
 
