@@ -189,6 +189,19 @@ def test_a_limit_that_the_tables_cannot_work_with_is_refused_before_the_first_ba
         home.restore(None)
 
 
+def test_the_least_limit_that_is_named_is_enough_where_the_place_needs_memory_too() -> None:
+    for asked in (10, 1_999_999):
+        home = LayeredHome(Binder({}), memory_limit=asked, beside=asked // 8)
+        home.table("one", COUNT)
+        home.table("two", COUNT)
+        with pytest.raises(MemoryLimitError, match=rf"memory_limit={asked} is too low.*memory_limit=2000000 or more"):
+            home.restore(None)
+    home = LayeredHome(Binder({}), memory_limit=2_000_000, beside=250_000)
+    home.table("one", COUNT)
+    home.table("two", COUNT)
+    home.restore(None)
+
+
 def test_a_batch_that_touches_more_than_the_limit_is_refused_and_nothing_is_lost() -> None:
     kept: dict[str, Any] = {}
     home, table, _ = counting(kept)

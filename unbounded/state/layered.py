@@ -189,14 +189,14 @@ class _Part(Protocol):
 
 
 class LayeredHome:
-    """Tables whose rows lie in `cold`, at most `memory_limit` bytes of them in memory after each commit.
+    """Tables whose rows lie in `cold`, at most `memory_limit` bytes in memory after each commit.
 
-    Half of the limit is for what one batch touches; MemoryLimitError if a batch needs more than all of it, or if the
-    limit is too low for the tables that are declared.
+    `beside` of these bytes are memory of `cold` itself. Half of the limit is for what one batch touches;
+    MemoryLimitError if a batch needs more than all of it, or if the limit is too low for the tables that are declared.
     """
 
-    def __init__(self, cold: Cold, *, memory_limit: int) -> None:
-        self._cold, self._limit = cold, memory_limit
+    def __init__(self, cold: Cold, *, memory_limit: int, beside: int = 0) -> None:
+        self._cold, self._limit, self._asked = cold, memory_limit - beside, memory_limit
         self._parts: dict[str, _Part] = {}
         self._logs: dict[str, MemoryLog] = {}
         self._declared = Declared()
@@ -238,9 +238,10 @@ class LayeredHome:
         if not self._shrunk():
             needed = {name: part.young for name, part in self._parts.items()}
             largest = max(needed, key=needed.__getitem__)
+            own = f" has {self._limit} for rows" if self._limit < self._asked else ""
             raise MemoryLimitError(
                 f"the rows that one batch touches need {sum(needed.values())} bytes of memory, {needed[largest]} of "
-                f"them for {largest!r}, and memory_limit={self._limit}. Nothing of the batch was committed. Raise "
+                f"them for {largest!r}, and memory_limit={self._asked}{own}. Nothing of the batch was committed. Raise "
                 "memory_limit=, or let a batch read less: max_files_per_trigger= or max_bytes_per_trigger= of the scan"
             )
 
@@ -261,9 +262,9 @@ class LayeredHome:
 
     def _refuse_little(self) -> None:
         least = _LEAST * max(1, len(self._parts))
-        if self._limit < least:
+        if self._asked < least:
             raise MemoryLimitError(
-                f"memory_limit={self._limit} is too low for the state of this query: {', '.join(self._parts)}, "
+                f"memory_limit={self._asked} is too low for the state of this query: {', '.join(self._parts)}, "
                 f"which need {_LEAST} bytes each to work with. Write memory_limit={least} or more"
             )
 

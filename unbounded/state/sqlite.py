@@ -53,7 +53,7 @@ def sqlite_home(
         path = os.path.join(storage.url, "state", "sqlite.db")
     pages = min(memory_limit // 8, _PAGES)
     cold = Relational(SqliteDatabase(os.path.abspath(path), pages), storage, retain=retain)
-    return LayeredHome(cold, memory_limit=memory_limit - pages)
+    return LayeredHome(cold, memory_limit=memory_limit, beside=pages)
 
 
 class SqliteDatabase:
