@@ -192,6 +192,17 @@ def test_an_operator_is_asked_for_by_name_where_there_are_several() -> None:
     assert ub.read_state_metadata(running.place).collect()["operator"].to_list() == ["aggregate-1", "unique-1"]
 
 
+@pytest.mark.parametrize("batch", [True, 0.0, "0"])
+def test_an_operator_or_a_batch_of_a_wrong_type_is_refused_with_those_that_are_there(batch: Any) -> None:
+    running = Running(lambda frame: frame.group_by("k").len())
+    running.add(batch_of(0))
+    with pytest.raises(ub.PlanError, match=rf"batch_id is {batch!r}, and batches are numbered.*from 0 to 0"):
+        ub.read_state(running.place, batch_id=batch)
+    wrong: Any = 1
+    with pytest.raises(ub.PlanError, match=r"operator is 1, and operators have names.* one of 'aggregate-1'"):
+        ub.read_state(running.place, wrong)
+
+
 def test_no_code_is_written_into_a_checkpoint_nor_read_from_it() -> None:
     table = TableSpec(pl.Schema(), pl.Schema({"a": pl.Int64()}), (pl.col("a").sum(),), None)
     honest = Answer("groups", (pl.col("a") + 1,)).record()

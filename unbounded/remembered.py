@@ -120,6 +120,11 @@ class Remembered:
                 "state with its first batch"
             )
         asked = batches[-1] if batch is None else batch
+        if not isinstance(asked, int) or isinstance(asked, bool):
+            raise PlanError(
+                f"batch_id is {asked!r}, and batches are numbered. Write batch_id= from {batches[0]} to {batches[-1]}, "
+                "or leave it out for the last one"
+            )
         if asked not in batches:
             raise CheckpointError(
                 f"batch {asked} is not retained in {storage.url}. Write batch_id= from {batches[0]} to {batches[-1]}, "
@@ -180,6 +185,8 @@ class Remembered:
             raise PlanError(
                 f"{len(self.operators)} operators of {self.storage.url} remember. Write operator= one of {several}"
             )
+        if not isinstance(asked, str):
+            raise PlanError(f"operator is {asked!r}, and operators have names. Write operator= one of {several}")
         operator, _, table = asked.partition("/")
         if operator not in self.operators:
             hint = nearest(operator, self.operators)
