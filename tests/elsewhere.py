@@ -28,7 +28,7 @@ class RemoteHome(MemoryHome):
     kind = "postgresql"
 
     def __init__(self, storage: Storage, url: str, schema: str | None, memory_limit: int) -> None:
-        super().__init__(open_storage(f"memory://{url.rpartition('@')[2]}"))
+        super().__init__(open_storage(f"memory://{url.rpartition('@')[2].partition('?')[0]}"))
 
 
 def two_more_homes(patch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -152,3 +153,17 @@ def test_bounded_state_warns_of_nothing(case: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         make().sink_memory(output_mode=mode, trigger=ub.available_now())
+
+
+def test_a_query_says_where_its_state_is(tmp_path: Path) -> None:
+    for state, where in (
+        ("memory", f"memory, durable in {tmp_path}/memory"),
+        ("sqlite", f"SQLite file {tmp_path}/sqlite"),
+    ):
+        query = (
+            frame()
+            .group_by("k")
+            .len()
+            .sink_memory(checkpoint=tmp_path / state, output_mode="complete", trigger=ub.available_now(), state=state)
+        )
+        assert f"\nstate: {where}" in query.explain()

@@ -93,7 +93,7 @@ class StreamingQuery(ShownQuery):
         return self._error
 
     def explain(self) -> str:
-        """The plan, what is remembered for how long, and what the sink guarantees."""
+        """The plan, what is remembered, for how long and where, and what the sink guarantees."""
         return self._batches.explain()
 
     def read(self) -> pl.LazyFrame:

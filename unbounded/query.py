@@ -99,10 +99,11 @@ class MicroBatches:
         return self._sink.guarantee == "exactly-once"
 
     def explain(self) -> str:
-        """The plan, what is remembered and for how long, and what the sink guarantees."""
+        """The plan, what is remembered, for how long and where, and what the sink guarantees."""
         sink = f"sink: {self._sink.description}, {self._mode} mode, {self._sink.guarantee}"
+        home = f"state: {self._home.description}"
         which = f"watermark: the {self._policy} of {', '.join(self._flow.delays)}"
-        return "\n\n".join([self._flow.explain(), *([which] if len(self._flow.delays) > 1 else []), sink])
+        return "\n\n".join([self._flow.explain(), *([which] if len(self._flow.delays) > 1 else []), f"{home}\n{sink}"])
 
     def growths(self) -> list[str]:
         """What will be remembered without a bound, and what would bound it."""

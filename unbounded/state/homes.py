@@ -89,7 +89,9 @@ def postgresql_state(url: str, schema: str | None = None, memory_limit: str | in
     """State in tables of a PostgreSQL database, which others can query while the query runs.
 
     `url` is "postgresql://user:password@host/database"; it stands in no checkpoint, progress or log. `schema` is the
-    schema of the database with the tables, one of its own for each query. Rows that a batch touches are also
+    schema of the database with the tables, one of its own for each query; without it, the query's `explain()` names it.
+    The table `aggregate_1_groups` has the key columns, and parts of the aggregates, which `ub.read_state_metadata`
+    explains. Rows that a batch touches are also
     kept in memory, up to about `memory_limit`.
 
     >>> postgresql_state("postgresql://ada:secret@db.example/sales", memory_limit="1MB")

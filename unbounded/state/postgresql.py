@@ -1,7 +1,9 @@
 """How does state live in tables of a PostgreSQL database, which others query while the query runs?
 
-    select origin, flights from "unbounded_3f0c9a6e21d4".aggregate_1_groups;
+    select origin, __0 from "unbounded_3f0c9a6e21d4".aggregate_1_groups;
     select max(version) from "unbounded_3f0c9a6e21d4".__versions;
+
+Keys have the user's names, `__0`, `__1`, ... are the parts of aggregates: `ub.read_state_metadata` says of what.
 
 One commit is one transaction, so a reader sees whole versions. Measured: rows go in by COPY as text that Polars writes
 and come out in binary, through psycopg; the Arrow ingest and fetch of ADBC took as long (10,000 rows over 10^5 keys:
