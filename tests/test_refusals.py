@@ -12,6 +12,7 @@ import pytest
 
 import unbounded as ub
 from unbounded.refusals import REFUSED
+from unbounded.state.declared import Declared
 from unbounded.state.postgresql import postgresql_home
 from unbounded.state.sqlite import sqlite_home
 from unbounded.testing.shelf import Shelf
@@ -38,6 +39,10 @@ WRITTEN: dict[str, Case] = {
     "state in a file beside no folder": (
         lambda: sqlite_home(Shelf(), 1 << 30),
         r"memory://story/checkpoint is no folder on a local disk.*path=",
+    ),
+    "a column of state with the name of one of a home": (
+        lambda: Declared().add("aggregate-1/groups", key=pl.Schema({"__version": pl.Int64})),
+        r"'aggregate-1/groups' has the column '__version'.*rename\(",
     ),
     "state at a url that cannot be read": (
         lambda: postgresql_home(Shelf(), "postgresql://[", 1 << 30),

@@ -259,6 +259,14 @@ def test_rows_of_another_type_and_names_declared_twice_are_refused() -> None:
         home.log("count", SEEN)
 
 
+@pytest.mark.parametrize("name", ["__version", "__live", "__slot", "__number", "__exact", "__hash"])
+def test_a_key_with_a_name_that_homes_need_is_refused_when_declared(name: str) -> None:
+    # Before, "__version" became the number of the version once deltas were joined: other keys after a restart.
+    spec = TableSpec(pl.Schema({name: pl.Int64()}), COUNT.values, COUNT.merge, None)
+    with pytest.raises(PlanError, match=rf"'count' has the column '{name}'.*rename\(\{{'{name}': '{name[2:]}'\}}\)"):
+        MemoryHome(Shelf()).table("count", spec)
+
+
 # ------------------------------------------------------------------------------------------ files
 def test_the_bytes_of_a_commit_do_not_grow_with_the_state() -> None:
     sizes = []

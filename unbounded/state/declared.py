@@ -12,6 +12,11 @@ from unbounded.storage import digest
 
 __all__ = ["Declared"]
 
+# Columns that the homes set beside those of a table. Refused by all alike, so that any state can move to any home.
+_OWN = frozenset(
+    f"__{name}" for name in ("slot", "live", "version", "arrival", "asked", "hash", "due", "at", "number", "exact")
+)
+
 _LONG = 200  # a type written out longer than this (an Enum) stands in a record by its beginning and digest
 
 
@@ -23,9 +28,15 @@ class Declared:
         """As a record says them."""
 
     def add(self, name: str, **columns: pl.Schema) -> None:
-        """Declare a name. PlanError if it is taken."""
+        """Declare a name. PlanError if it is taken, or if a column has a name that a home needs for itself."""
         if name in self.schemas:
             raise PlanError(f"state {name!r} is declared twice; give every table, multimap and log a name of its own")
+        own = sorted(_OWN & {column for schema in columns.values() for column in schema})
+        if own:
+            raise PlanError(
+                f"state {name!r} has the column {' and '.join(map(repr, own))}, a name that homes of state give to "
+                f"columns of their own. Rename it before this step, e.g. rename({{{own[0]!r}: {own[0].strip('_')!r}}})"
+            )
         self.schemas[name] = {part: _written(schema) for part, schema in columns.items()}
 
     def refuse_others(self, committed: Mapping[str, Any], where: str) -> None:
