@@ -25,7 +25,8 @@ KEY, EXACT = "__key", "__exact"
 
 _LONGEST = 2000  # bytes of a key that PostgreSQL takes into an index without asking: a third of a page, 2704
 _NAME = 60  # bytes of a column name; PostgreSQL cuts what is longer than 63
-_TAKEN = (KEY, EXACT, NUMBER, "__there", "__version")
+_SYSTEM = ("ctid", "tableoid", "xmin", "cmin", "xmax", "cmax")  # columns that every table of PostgreSQL has
+_TAKEN = (KEY, EXACT, NUMBER, "__there", "__version", *_SYSTEM)
 _WIDE = (pl.UInt64, pl.Int128, pl.UInt128)
 
 
