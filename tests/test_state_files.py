@@ -202,6 +202,25 @@ def test_old_files_are_deleted(tmp_path: Path) -> None:
     assert max(files[60:]) < 1.5 * max(files[:60])
 
 
+def test_what_is_left_of_forgotten_versions_is_no_damage_after_going_back(tmp_path: Path) -> None:
+    cold = FilesCold(LocalStorage(str(tmp_path)), memory=1 << 22, retain=8, deltas=4, fan=2, piece=4)
+    home = LayeredHome(cold, memory_limit=1 << 24)
+    table = counting(home)
+    refs = []
+    for version in range(22):
+        table.merge(count(range(3 * version, 3 * version + 9)))
+        refs.append(home.commit(version, "a"))
+        home.tidy(version)
+    expected = by_key(table.scan())
+    home.restore(refs[18])  # eight versions before it there are changes that later ones need, and nothing else
+    for version in range(19, 22):
+        table.merge(count(range(3 * version, 3 * version + 9)))
+        ref = home.commit(version, "b")
+        home.tidy(version)
+    home.restore(ref)
+    assert by_key(table.scan()) == expected
+
+
 # ----------------------------------------------------------------------------------------- damage
 def test_a_damaged_file_is_named_at_its_first_touch(tmp_path: Path) -> None:
     ref, _ = filled(tmp_path, 12)

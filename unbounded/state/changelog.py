@@ -363,12 +363,14 @@ def forget_unneeded(
         return
     oldest = versions[-retain]
     needed: set[str] = set()
-    generations = []
+    generations, runs = [], set(storage.names("runs"))
     for name in (f"state/{name}" for name, version in records.items() if version == oldest):
         record, _ = decode(storage.read(name), "state", oldest, f"{storage.url}/{name}")
+        if record["catalogue"] is not None and record["catalogue"][0].removeprefix("runs/") not in runs:
+            return  # The query went back: of a version that had been forgotten, only the changes are still needed.
         catalogue = listing_of(storage, record)
         needed |= catalogue.names() | {delta for delta, _ in record["deltas"]}
         generations.append(catalogue.generation)
     old = [f"state/{name}" for name, version in sorted(records.items(), key=lambda each: each[1]) if version < oldest]
-    old += [f"runs/{name}" for name in storage.names("runs") if 0 <= number_of(name) <= min(generations)]
+    old += [f"runs/{name}" for name in sorted(runs) if 0 <= number_of(name) <= min(generations)]
     storage.remove(name for name in old if name not in needed)
