@@ -348,6 +348,26 @@ def test_a_table_of_many_segments_is_restored_at_any_retained_version(seed: int)
         assert content(counting(shelf, ref)[1].scan()) == rows
 
 
+def test_rows_that_move_after_a_burst_are_restored_at_any_retained_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the base has segments that lie behind the last slot."""
+    for name in ("_CUT", "_ALWAYS"):
+        monkeypatch.setattr(f"unbounded.state.numbers.{name}", 32)
+    shelf, generator = Shelf(), random.Random(4)
+    home, table = counting(shelf, fan=3, segment=16)
+    past: list[tuple[StateRef, list[str]]] = []
+    for version in range(120):
+        if version in (0, 60):
+            table.merge(count(range(1_000), until=version + 10))
+        table.merge(count({generator.randrange(900, 930) for _ in range(20)}, until=version + 30))
+        table.expire(version)
+        past.append((home.commit(version, "a"), content(table.scan())))
+        home.tidy(version)
+        ref, rows = generator.choice(past[-RETAIN:])
+        assert content(counting(shelf, ref)[1].scan()) == rows
+    assert isinstance(table, SlotTable)
+    assert table.size < 200
+
+
 def test_nothing_is_left_of_versions_that_are_not_retained() -> None:
     shelf = Shelf()
     home, table = counting(shelf)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from unbounded.state.slots import Slots, distinct, grown
+from unbounded.state.arrays import Elastic
+from unbounded.state.slots import Mask, Slots, distinct
 
 __all__ = ["LAST", "NEVER", "Calendar", "Times"]
 
@@ -29,8 +30,9 @@ class Calendar:
     """
 
     def __init__(self) -> None:
-        self._promised: Times = np.zeros(0, np.int64)  # the time of the promise that counts; NEVER is none
-        self._runs: list[tuple[Times, Slots]] = []
+        self._memory: Elastic[np.int64] = Elastic(np.int64, np.int64(NEVER))
+        self._promised: Times = self._memory.items  # the time of the promise that counts; NEVER is none
+        self._runs: list[tuple[Times, Slots]] = []  # the first is the one that `collect` looks through
         self._entries = 0
 
     @property
@@ -43,9 +45,8 @@ class Calendar:
         return self._entries
 
     def resize(self, slots: int) -> None:
-        before = len(self._promised)
-        self._promised = grown(self._promised, slots)
-        self._promised[before:] = NEVER
+        """Keep slots below this one."""
+        self._promised = self._memory.resize(slots)
 
     def schedule(self, slots: Slots, times: Times) -> None:
         """These slots are due at these times from now on."""
@@ -54,9 +55,13 @@ class Calendar:
             return
         slots, times = slots[sooner], times[sooner]
         self._promised[slots] = times
+        self._add(*_sorted(times, slots))
+
+    def _add(self, times: Times, slots: Slots) -> None:
+        """A run more. It is joined to others, but not to the first: `collect` has to come to its end."""
         self._entries += len(slots)
-        self._runs.append(_sorted(times, slots))
-        while len(self._runs) > 1 and 2 * len(self._runs[-1][0]) >= len(self._runs[-2][0]):
+        self._runs.append((times, slots))
+        while len(self._runs) > 2 and 2 * len(self._runs[-1][0]) >= len(self._runs[-2][0]):
             if len(self._runs[-2][0]) > _JOINED:
                 break
             (later_times, later_slots), (times, slots) = self._runs.pop(), self._runs.pop()
@@ -66,10 +71,17 @@ class Calendar:
         """These slots are free; their promises do not count any more."""
         self._promised[slots] = NEVER
 
-    def clear(self) -> None:
-        """Forget all promises; the live rows have to be scheduled again."""
-        self._promised[:] = NEVER
-        self._runs, self._entries = [], 0
+    def collect(self, limit: int, count: int) -> None:
+        """Look through the next `count` promises for those that no longer count, if more than `limit` are kept."""
+        while self._entries > limit and count > 0:
+            times, slots = self._runs[0]
+            cut = max(len(times) - count, 0)
+            counts = np.flatnonzero(self._count(times[cut:], slots[cut:]))
+            count -= len(times) - cut
+            self._entries -= len(times) - cut
+            self._runs[:1] = [(times[:cut], slots[:cut])] if cut else []
+            if len(counts):
+                self._add(times[cut:][counts], slots[cut:][counts])
 
     def pop(self, watermark: int) -> Slots:
         """The slots to look at now, each once; what is not due yet has to be scheduled again."""
@@ -77,13 +89,18 @@ class Calendar:
         for place, (times, slots) in enumerate(self._runs):
             count = int(np.searchsorted(times, watermark, side="right"))
             if count:
-                found.append(slots[:count][self._promised.take(slots[:count]) == times[:count]])
+                found.append(slots[:count][self._count(times[:count], slots[:count])])
                 self._runs[place] = (times[count:], slots[count:])
                 self._entries -= count
         self._runs = [run for run in self._runs if len(run[0])]
         looked: Slots = distinct(np.concatenate(found)) if found else np.zeros(0, np.int64)
         self._promised[looked] = NEVER
         return looked
+
+    def _count(self, times: Times, slots: Slots) -> Mask:
+        """Which promises count; one for a slot that was cut off since does not."""
+        counts: Mask = self._promised.take(slots, mode="clip") == times
+        return counts & (slots < len(self._promised))
 
 
 def _sorted(times: Times, slots: Slots) -> tuple[Times, Slots]:

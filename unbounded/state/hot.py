@@ -76,6 +76,8 @@ class KeySet:
 class Hot(SlotTable):
     """Some rows of a table: rows that changed here, and rows that are as they are elsewhere."""
 
+    _movable = 0  # a row that moves would look as if it had changed
+
     def canonical_keys(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The keys of rows as they are stored."""
         return self._accept(keys_of(rows, self.spec.key), self.spec.key)

@@ -28,13 +28,8 @@ class Keys:
     def nbytes(self) -> int:
         return self._index.nbytes + self._rows.nbytes
 
-    @property
-    def garbage(self) -> int:
-        """The most values any column keeps, those of forgotten keys included."""
-        return self._rows.garbage
-
     def resize(self, places: int) -> None:
-        """Make room for places up to this many."""
+        """Keep places below this one."""
         self._index.resize(places)
         self._rows.resize(places)
 
@@ -90,16 +85,23 @@ class Keys:
     def adopt(self, rows: Rows, places: Slots) -> None:
         """Have just these keys, distinct ones at these places."""
         self._rows = rows
+        self._index.reserve(len(places))
         for low in range(0, len(places), _HASH_BLOCK):
             block = places[low : low + _HASH_BLOCK]
             keys = frame_of(self._names, rows.take(block)).get_columns()
             hashes = hash_rows(keys, len(block), self._seed)
-            self._index.reserve(len(block))
             self._index.insert(hashes, block, self._index.home(hashes))
 
-    def compact(self, live: Slots) -> None:
-        """Drop what is kept of the keys at any other place."""
-        self._rows.compact(live)
+    def move(self, places: Slots, targets: Slots) -> None:
+        """The keys at these places are at others now, which are free."""
+        self._rows.move(places, targets)
+        self._index.move(places, targets)
+
+    def collect(self, live: Mask, limit: int, rows: int) -> None:
+        """As `Rows.collect`; without rows it is done for every batch, and the index may shrink then."""
+        self._rows.collect(live, limit, rows)
+        if not rows:
+            self._index.reserve(0)
 
     def part(self, low: int, high: int) -> Rows:
         """The keys at the places from `low` to before `high`, counted from 0, as they are now."""

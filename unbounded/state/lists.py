@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from unbounded.state.numbers import Numbers
-from unbounded.state.slots import Slots, distinct, grown
+from unbounded.state.arrays import Elastic
+from unbounded.state.numbers import Numbers, Spare
+from unbounded.state.slots import Slots, distinct
 
 __all__ = ["Lists"]
 
@@ -27,18 +28,18 @@ class Lists:
     """
 
     def __init__(self) -> None:
-        self._last: Slots = np.zeros(0, np.int64)  # by owner: its last block; block 0 is none
-        self._held: Slots = np.zeros(0, np.int64)  # by owner: how many slots
-        self._gaps: Slots = np.zeros(0, np.int64)  # by owner: how many gaps
-        self._block: Slots = np.zeros(0, np.int64)  # by slot: its block; 0 is in no list
+        self._by_owner, self._by_block = _columns(3), _columns(6)
+        self._by_slot, self._by_entry = _columns(1), _columns(1)
+        # By owner: its last block, where 0 is none; how many slots; how many gaps.
+        self._last, self._held, self._gaps = (each.items for each in self._by_owner)
+        (self._block,) = (each.items for each in self._by_slot)  # by slot: its block; 0 is in no list
         self._owner, self._before, self._start, self._room, self._used, self._live = (
-            np.zeros(1, np.int64)
-            for _ in range(6)  # by block
+            each.reach(1) for each in self._by_block
         )
-        self._entries: Slots = np.zeros(0, np.int64)  # slots, block by block
+        (self._entries,) = (each.items for each in self._by_entry)  # slots, block by block
         self._blocks, self._end = Numbers(), 0
         self._blocks.reach(1)
-        self._free = [Numbers() for _ in range(_MOST + 1)]  # where blocks may begin, by the logarithm of their room
+        self._free = [Spare() for _ in range(_MOST + 1)]  # where blocks may begin, by the logarithm of their room
 
     @property
     def nbytes(self) -> int:
@@ -47,17 +48,13 @@ class Lists:
         return by_owner + self._block.nbytes + 6 * self._owner.nbytes + self._entries.nbytes
 
     def make_room(self, owners: int, slots: int) -> None:
-        """Room for owners and slots up to these numbers."""
-        self._last, self._held, self._gaps = (grown(each, owners) for each in (self._last, self._held, self._gaps))
-        self._block = grown(self._block, slots)
+        """Room for owners up to this number, and for just so many slots."""
+        self._last, self._held, self._gaps = (each.reach(owners) for each in self._by_owner)
+        (self._block,) = (each.resize(slots) for each in self._by_slot)
 
     def owners(self, slots: Slots) -> Slots:
         """The owner of each slot; anything for a slot that is in no list."""
         return self._owner.take(self._block.take(slots))
-
-    def held(self, owners: int) -> Slots:
-        """How many slots each of the first so many owners has."""
-        return self._held[:owners]
 
     def of(self, owners: Slots) -> tuple[Slots, Slots]:
         """The slots of each of these owners, in their order: which of `owners`, ascending, and the slot."""
@@ -112,16 +109,15 @@ class Lists:
         size = np.ceil(np.log2(wanted)).astype(np.int64).clip(_LEAST, _MOST)
         blocks = self._blocks.take(len(owners))
         self._owner, self._before, self._start, self._room, self._used, self._live = (
-            grown(each, self._blocks.size)
-            for each in (self._owner, self._before, self._start, self._room, self._used, self._live)
+            each.reach(self._blocks.size) for each in self._by_block
         )
         for each in distinct(size):
             mine = np.flatnonzero(size == each)
-            starts = self._free[each].again(len(mine))
+            starts = self._free[each].take(len(mine))
             fresh = self._end + (np.arange(len(mine) - len(starts)) << each)
             self._start[blocks[mine]] = np.concatenate([starts, fresh])
             self._end += len(fresh) << int(each)
-        self._entries = grown(self._entries, self._end)
+        (self._entries,) = (each.reach(self._end) for each in self._by_entry)
         self._owner[blocks], self._before[blocks], self._room[blocks] = owners, self._last[owners], 1 << size
         self._used[blocks] = self._live[blocks] = 0
         self._last[owners] = blocks
@@ -177,6 +173,10 @@ class Lists:
         for each in distinct(room):
             self._free[int(each).bit_length() - 1].give_back(starts[room == each])
         self._blocks.give_back(blocks)
+
+
+def _columns(count: int) -> list[Elastic[np.int64]]:
+    return [Elastic(np.int64, np.int64(0)) for _ in range(count)]
 
 
 def _ranges(starts: Slots, counts: Slots) -> Slots:

@@ -21,7 +21,7 @@ _LOAD_BLOCK = 1 << 18
 
 
 class SlotMultimap(Stored):
-    """Any number of rows by key in this process's memory: every call costs what its rows cost, on average.
+    """Any number of rows by key in this process's memory: every call costs what its rows cost.
 
     A key is kept once, however many rows it has. Of 1e6 rows, also if half of them are under one key, 1,000 keys are
     probed in 2 ms and 1,000 rows appended in 1; a join with all rows takes 7.
@@ -100,9 +100,9 @@ class SlotMultimap(Stored):
         self._lists.make_room(self._owners.size, self._capacity)
         return owners
 
-    def _make_room(self) -> None:
-        super()._make_room()
-        self._lists.make_room(self._owners.size, self._capacity)
+    def _resize(self, capacity: int) -> None:
+        super()._resize(capacity)
+        self._lists.make_room(self._owners.size, capacity)
 
     def _values_at(self, slots: Slots) -> pl.DataFrame:
         return frame_of(self.spec.values.names(), self._values.take(slots)[: len(self.spec.values)])
@@ -130,6 +130,5 @@ class SlotMultimap(Stored):
         self._keys.forget(gone)
         self._owners.give_back(gone)
 
-    def _collect_keys(self, limit: int) -> None:
-        if self._keys.garbage > limit:
-            self._keys.compact(np.flatnonzero(self._lists.held(self._owners.size)))
+    def _collect_keys(self, limit: int, rows: int) -> None:
+        self._keys.collect(self._owners.in_use, limit, rows)

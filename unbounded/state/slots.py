@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-__all__ = ["Mask", "Rows", "Slots", "Values", "distinct", "frame_of", "grown", "places"]
+from unbounded.state.arrays import Elastic
+
+__all__ = ["Mask", "Rows", "Slots", "Values", "distinct", "frame_of", "places"]
 
 Slots: TypeAlias = npt.NDArray[np.int64]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Values: TypeAlias = "pa.Array | pl.Series"
 _Words: TypeAlias = npt.NDArray[np.uint64]
-_Item = TypeVar("_Item", bound=np.generic)
 
 _BITS = 64
-
-
-def grown(array: npt.NDArray[_Item], slots: int) -> npt.NDArray[_Item]:
-    """`array` with room for `slots`: at least half as much more than before, so growing costs O(1) per slot."""
-    if slots <= len(array):
-        return array
-    larger = np.zeros(max(slots, len(array) * 3 // 2, 1024), array.dtype)
-    larger[: len(array)] = array
-    return larger
+_JOINED = 1 << 18  # values in a chunk, at most: so many strings are joined in 1 ms, and few chunks hold millions
+_LOOKED_AT, _KEPT = 8, 4  # kept values that `collect` looks at and copies per row, at most
+_ALWAYS = 256  # rows that every batch has at least, so that small ones collect, too
 
 
 def distinct(numbers: Slots) -> Slots:
@@ -69,25 +64,21 @@ class Rows:
         self._first = -(-len(self._columns) // _BITS)
         self._width = self._first + len(self._columns)
         self._record = np.dtype((np.void, 8 * self._width))
-        self._records: npt.NDArray[np.void] = np.zeros(0, self._record)
+        self._memory: Elastic[np.void] = Elastic(self._record)
+        self._records: npt.NDArray[np.void] = self._memory.items
         self._nulls = False  # whether a null was ever stored
 
     @property
     def nbytes(self) -> int:
         return self._records.nbytes + sum(column.nbytes for column in self._referenced())
 
-    @property
-    def garbage(self) -> int:
-        """The most values any column keeps, overwritten ones included."""
-        return max((len(column) for column in self._referenced()), default=0)
-
     def _referenced(self) -> list[_Referenced]:
         return [column for column in self._columns if isinstance(column, _Referenced)]
 
     def resize(self, slots: int) -> None:
-        """Make room for slots up to this many."""
+        """Keep slots below this one."""
         if self._width:
-            self._records = grown(self._records, slots)
+            self._records = self._memory.resize(slots)
 
     def put(self, slots: Slots, values: Sequence[pl.Series], rows: Slots | None = None) -> None:
         """Write one row per slot: these rows of the values, or all. Slots do not repeat."""
@@ -95,7 +86,7 @@ class Rows:
             return
         words = np.zeros((self._width, len(slots)), np.uint64)
         for place, (column, series) in enumerate(zip(self._columns, values, strict=True)):
-            words[self._first + place], null = column.store(series, rows)
+            words[self._first + place], null = column.store(series, rows, slots)
             if null is not None:
                 self._nulls = True
                 words[place // _BITS] |= null.astype(np.uint64) << np.uint64(place % _BITS)
@@ -138,12 +129,25 @@ class Rows:
         part._records, part._nulls = records, self._nulls
         return part
 
-    def compact(self, live: Slots) -> None:
-        """Drop the values of all slots that are not `live`."""
-        words = self._records.view(np.uint64).reshape(-1, self._width)
+    def move(self, slots: Slots, targets: Slots) -> None:
+        """Write the rows of these slots to others, too."""
+        if not self._width:
+            return
+        self._records[targets] = self._records[slots]
+        words = self._words()
         for place, column in enumerate(self._columns, self._first):
             if isinstance(column, _Referenced):
-                words[live, place] = column.compact(words[live, place])
+                values = column.load(words[slots, place], None)
+                words[targets, place], _ = column.store(values, None, targets)
+
+    def collect(self, live: Mask, limit: int, rows: int) -> None:
+        """Drop some of the values that no `live` slot has, as many as `rows` pay for, if more than `limit` are kept."""
+        for place, column in enumerate(self._columns, self._first):
+            if isinstance(column, _Referenced) and len(column) > limit:
+                column.collect(self._words()[:, place], live, rows + _ALWAYS)
+
+    def _words(self) -> _Words:
+        return self._records.view(np.uint64).reshape(-1, self._width)
 
     def _read(self, slots: Slots) -> tuple[_Words, list[Mask | None]]:
         """For every column the words of these slots, and where they are null if anywhere."""
@@ -178,7 +182,9 @@ class _Fixed:
         self._boolean = dtype == pl.Boolean  # which Arrow packs to single bits
         self._bits = np.dtype(np.uint8 if self._boolean else f"u{self._arrow.bit_width // 8}")
 
-    def store(self, values: pl.Series, rows: Slots | None) -> tuple[npt.NDArray[np.unsignedinteger], Mask | None]:
+    def store(
+        self, values: pl.Series, rows: Slots | None, slots: Slots | None = None
+    ) -> tuple[npt.NDArray[np.unsignedinteger], Mask | None]:
         """The word of each row, and which rows are null if any."""
         array = values.to_arrow()
         valid, content = array.buffers()
@@ -217,37 +223,45 @@ def _unpacked(buffer: pa.Buffer, start: int, end: int) -> npt.NDArray[np.uint8]:
 class _Referenced:
     """Values of any other type: append-only chunks; the word of a value is its position in them.
 
-    A chunk at least half as long as the one before is joined to it, so there are few chunks and a value is copied
-    O(log n) times. Overwritten values are garbage until `compact`.
+    A chunk at least half as long as the one before is joined to it, up to a size, so there are few chunks. A value
+    knows the slot it was stored for, and counts while that slot has its position. `collect` goes through the chunks
+    from the oldest value on and stores again what counts.
     """
 
     def __init__(self, dtype: pl.DataType) -> None:
         self._dtype = dtype
         self._chunks: tuple[pl.Series, ...] = ()
-        self._length = 0
+        self._owners: list[npt.NDArray[np.uint32]] = []  # for each chunk the slots of its values
+        self._start = self._end = 0  # positions in the chunks
+        self._looked = 0  # no value before this position counts
 
     def __len__(self) -> int:
-        return self._length
+        """Values in memory, those that no longer count included."""
+        return self._end - self._start
 
     @property
     def nbytes(self) -> int:
-        return sum(int(chunk.estimated_size()) for chunk in self._chunks)
+        return 4 * (self._end - self._start) + sum(int(chunk.estimated_size()) for chunk in self._chunks)
 
     def frozen(self) -> _Referenced:
-        """The same values; what is appended later does not reach it."""
+        """The same values; what is appended or dropped later does not reach it."""
         frozen = _Referenced(self._dtype)
-        frozen._chunks, frozen._length = self._chunks, self._length
+        frozen._chunks, frozen._start = self._chunks, self._start
         return frozen
 
-    def store(self, values: pl.Series, rows: Slots | None) -> tuple[Slots, None]:
-        """Append these rows; their positions. Nulls lie in the chunks."""
-        added = _owned(values if rows is None else values[places(rows)])
-        chunks = [*self._chunks, added]
-        while len(chunks) > 1 and 2 * len(chunks[-1]) >= len(chunks[-2]):
-            last = chunks.pop()
-            chunks[-1] = pl.concat([chunks[-1], last], rechunk=True)
-        self._chunks, self._length = tuple(chunks), self._length + len(added)
-        return np.arange(self._length - len(added), self._length), None
+    def store(self, values: pl.Series, rows: Slots | None, slots: Slots) -> tuple[Slots, None]:
+        """Append these rows for these slots; their positions. Nulls lie in the chunks."""
+        added = values if rows is None else values[places(rows)]
+        chunks, owners = list(self._chunks), self._owners
+        first = 1 if self._looked == self._start else 2  # a chunk that is looked through has to come to its end
+        for low in range(0, len(added), _JOINED):
+            chunks.append(_owned(added[low : low + _JOINED]))
+            owners.append(slots[low : low + _JOINED].astype(np.uint32))
+            while len(chunks) > first and len(chunks[-2]) <= min(2 * len(chunks[-1]), _JOINED - len(chunks[-1])):
+                chunks[-2:] = [pl.concat(chunks[-2:], rechunk=True)]
+                owners[-2:] = [np.concatenate(owners[-2:])]
+        self._chunks, self._end = tuple(chunks), self._end + len(added)
+        return np.arange(self._end - len(added), self._end), None
 
     def load(self, words: _Words, null: Mask | None) -> pl.Series:
         """Chunk by chunk, then back in order.
@@ -255,13 +269,13 @@ class _Referenced:
         Polars would join all chunks of nested values first, which costs what the table holds; and 10,000 of 1e6 strings
         take 2.5 ms out of several chunks, but 0.13 out of one.
         """
-        positions = words.view(np.int64)
-        if len(self._chunks) == 1:
-            return self._chunks[0][places(positions)]
+        positions = words.view(np.int64) - self._start
         if not len(positions):
             return pl.Series([], dtype=self._dtype)
+        if len(self._chunks) == 1:
+            return self._chunks[0][places(positions)]
         starts = np.cumsum([0, *(len(chunk) for chunk in self._chunks)])
-        owner = np.searchsorted(starts[1:], positions, side="right").astype(np.uint8)  # small integers sort fast
+        owner = np.searchsorted(starts[1:], positions, side="right").astype(np.uint16)  # small integers sort fast
         order = np.argsort(owner, kind="stable")
         ends = np.searchsorted(owner[order], np.arange(len(self._chunks)), side="right")
         pieces = [
@@ -279,11 +293,28 @@ class _Referenced:
             return np.ones(len(stored), np.bool_)
         return stored.eq_missing(values).to_numpy()
 
-    def compact(self, words: _Words) -> Slots:
-        """Keep only these values; their new positions."""
-        kept = _owned(self.load(np.ascontiguousarray(words), None))
-        self._chunks, self._length = (kept,), len(kept)
-        return np.arange(len(kept))
+    def collect(self, words: _Words, live: Mask, rows: int) -> None:
+        """Go on through the oldest values; `words` are those of all slots, of which some are `live`."""
+        looked_at, kept = _LOOKED_AT * rows, _KEPT * rows
+        while looked_at > 0 and kept > 0 and self._chunks:
+            low = self._looked - self._start
+            owners = self._owners[0][low : low + looked_at].astype(np.int64)
+            positions = np.arange(self._looked, self._looked + len(owners))
+            here = np.flatnonzero(owners < len(live))
+            here = here[live.take(owners[here])]
+            counts = here[words[owners[here]] == positions[here].view(np.uint64)]
+            if len(counts) > kept:
+                owners, counts = owners[: counts[kept]], counts[:kept]
+            values = self._chunks[0][places(counts + low)]
+            self._pass_by(len(owners))
+            words[owners[counts]], _ = self.store(values, None, owners[counts])
+            looked_at, kept = looked_at - len(owners), kept - len(counts)
+
+    def _pass_by(self, count: int) -> None:
+        """The next values of the first chunk no longer count; after its last one it goes."""
+        self._looked += count
+        if self._looked - self._start == len(self._chunks[0]):
+            self._start, self._chunks, self._owners = self._looked, self._chunks[1:], self._owners[1:]
 
 
 def _owned(values: pl.Series) -> pl.Series:

@@ -12,10 +12,11 @@ import polars as pl
 
 from unbounded.errors import PlanError
 from unbounded.state import MultimapSpec, TableSpec
+from unbounded.state.arrays import Elastic
 from unbounded.state.expiry import LAST, NEVER, Calendar
 from unbounded.state.index import canonical
 from unbounded.state.numbers import Numbers
-from unbounded.state.slots import Mask, Rows, Slots, Values, distinct, frame_of, grown
+from unbounded.state.slots import Mask, Rows, Slots, Values, distinct, frame_of
 
 __all__ = ["LIVE", "SLOT", "VERSION", "Part", "Stored"]
 
@@ -48,6 +49,9 @@ class Stored(ABC):
 
     `kept` are the columns of a row behind its key: the values of `spec`, and what the shape itself must remember.
     """
+
+    _movable = 0
+    """How many rows may move to other slots with a commit, so that there are fewer slots."""
 
     def __init__(self, name: str, spec: TableSpec | MultimapSpec, kept: pl.Schema) -> None:
         self.name = name
@@ -92,13 +96,14 @@ class Stored(ABC):
         """Forget rows that are there, so that they are not found and their slots can be used again."""
 
     @abstractmethod
-    def _collect_keys(self, limit: int) -> None:
-        """Drop the keys that are not needed, if they are more than this."""
+    def _collect_keys(self, limit: int, rows: int) -> None:
+        """Drop some keys that are not needed, as many as `rows` pay for, if more than this are kept."""
 
     def clear(self) -> None:
         """Forget everything, also what a commit would have written."""
         self._values = Rows(self._kept)
-        self._live: Mask = np.zeros(0, np.bool_)
+        self._flags: Elastic[np.bool_] = Elastic(np.bool_, np.False_)
+        self._live: Mask = self._flags.items
         self._slots = Numbers()
         self._rows = self._capacity = 0
         self._calendar = Calendar() if self._expires else None
@@ -128,12 +133,12 @@ class Stored(ABC):
     def nbytes(self) -> int:
         """An estimate of the bytes in memory."""
         calendar = 0 if self._calendar is None else self._calendar.nbytes
-        return self._live.nbytes + calendar + self._values.nbytes
+        return self._live.nbytes + self._slots.nbytes + calendar + self._values.nbytes
 
     # ----------------------------------------------------------------------------- for durability
     @property
     def size(self) -> int:
-        """How many slots were ever used."""
+        """All rows are in slots below."""
         return self._slots.size
 
     def changes(self) -> pl.DataFrame | None:
@@ -142,10 +147,13 @@ class Stored(ABC):
         Full rows by slot, so replaying them is idempotent and needs no merge, no hash and no comparison of keys. A row
         that only expired is not here: the watermark tells it.
         """
+        self._shrink()
         touched = distinct(np.concatenate(self._touched)) if self._touched else np.zeros(0, np.int64)
         if not len(touched):
             return None
-        live = self._live.take(touched)
+        live = np.zeros(len(touched), np.bool_)
+        kept = np.searchsorted(touched, self.size)  # the others were cut off
+        live[:kept] = self._live.take(touched[:kept])
         here, gone = touched[live], touched[~live]
         rows = self._placed(here, [*self._keys_of(here), *self._values.take(here)], live=True)
         if len(gone):
@@ -177,7 +185,7 @@ class Stored(ABC):
         so one that was written when its time had already passed stays until the next time, as it did in memory.
         """
         self.clear()
-        keys, versions = Rows(self._key), np.zeros(0, np.int64)
+        keys, versions = Rows(self._key), Elastic[np.int64](np.int64)
         for frame in frames:
             slots = frame[SLOT].cast(pl.Int64).to_numpy()
             if not len(slots):
@@ -185,8 +193,7 @@ class Stored(ABC):
             self._slots.reach(int(slots.max()) + 1)
             self._make_room()
             keys.resize(self._capacity)
-            versions = grown(versions, self._capacity)
-            versions[slots] = frame[VERSION].to_numpy()
+            versions.resize(self._capacity)[slots] = frame[VERSION].to_numpy()
             self._live[slots] = frame[LIVE].to_numpy()
             keys.put(slots, [frame[name] for name in self._key])
             self._values.put(slots, [frame[name] for name in self._kept])
@@ -194,14 +201,14 @@ class Stored(ABC):
         slots = np.flatnonzero(self._live[: self.size])
         if self._calendar is not None:
             times = self._expiries(slots)
-            stays = (times > watermark) | (versions[slots] >= expired_at)
+            stays = (times > watermark) | (versions.items[slots] >= expired_at)
             self._live[slots[~stays]] = False
             self._calendar.schedule(slots[stays], times[stays])
             slots = slots[stays]
         self._rows = len(slots)
         self._slots.give_back(np.flatnonzero(~self._live[: self.size]))
         self._enter(slots, keys)
-        self._collect()
+        self._collect(self.size)
 
     # ------------------------------------------------------------------------------------ storing
     def _accept(self, rows: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
@@ -214,10 +221,13 @@ class Stored(ABC):
 
     def _make_room(self) -> None:
         """Room for every slot in use."""
-        if self.size <= self._capacity:
-            return
-        self._live = grown(self._live, self.size)
-        self._capacity = len(self._live)
+        if self.size > self._capacity:
+            self._live = self._flags.reach(self.size)
+            self._resize(len(self._live))
+
+    def _resize(self, capacity: int) -> None:
+        """Keep slots below this one."""
+        self._capacity = capacity
         self._values.resize(self._capacity)
         if self._calendar is not None:
             self._calendar.resize(self._capacity)
@@ -234,17 +244,34 @@ class Stored(ABC):
         """Store the values of rows: of these rows, or of all."""
         self._values.put(slots, values, rows)
         self._touched.append(slots)
-        self._collect()
+        self._collect(len(slots))
 
-    def _collect(self) -> None:
-        """Drop garbage once it is more than the live rows."""
+    def _collect(self, rows: int) -> None:
+        """Drop some garbage if it is more than the live rows: as much as so many rows pay for."""
         limit = 2 * self._rows + _SLACK
-        self._collect_keys(limit)
-        if self._values.garbage > limit:
-            self._values.compact(np.flatnonzero(self._live[: self.size]))
-        if self._calendar is not None and self._calendar.entries > limit:
-            self._calendar.clear()
-            self._schedule(np.flatnonzero(self._live[: self.size]))
+        self._collect_keys(limit, rows)
+        self._values.collect(self._live, limit, rows)
+        if self._calendar is not None:
+            self._calendar.collect(limit, 8 * rows + _SLACK)
+
+    def _shrink(self) -> None:
+        """After a burst, give back a slice of what it needed; with every commit, when nobody else knows a slot."""
+        self._collect(0)
+        slots, targets = self._slots.shrink(self._movable)
+        if len(slots):
+            self._move(slots, targets)
+        self._live = self._flags.fit(self.size)
+        if len(self._live) < self._capacity:
+            self._resize(len(self._live))
+
+    def _move(self, slots: Slots, targets: Slots) -> None:
+        """Have these rows in other slots, which are free; who reads the changes sees both as touched."""
+        self._values.move(slots, targets)
+        self._live[slots], self._live[targets] = False, True
+        self._touched += [slots, targets]
+        if self._calendar is not None:
+            self._calendar.forget(slots)
+            self._schedule(targets)
 
     def _forget(self, slots: Slots) -> None:
         """These rows are no longer there; whether their slots can be used again is for the shape to say."""

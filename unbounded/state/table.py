@@ -16,12 +16,12 @@ __all__ = ["SlotTable"]
 
 
 class SlotTable(Stored):
-    """Rows by key in this process's memory, each at the place of its key: every call costs what its rows cost, on
-    average.
+    """Rows by key in this process's memory, each at the place of its key: every call costs what its rows cost.
 
-    Growing an array, rebuilding the index and collecting garbage cost what the table holds, but happen only after as
-    many rows have changed.
+    Growing, shrinking and collecting garbage are done a slice at a time, by calls that pay for it with their rows.
     """
+
+    _movable = 1024
 
     def __init__(self, name: str, spec: TableSpec) -> None:
         super().__init__(name, spec, spec.values)
@@ -113,9 +113,13 @@ class SlotTable(Stored):
         """The slot of each row, and whether the row is the first of a new key; new slots hold their key."""
         return self._keys.open(rows.get_columns()[: len(self.spec.key)], rows.height, self._allocate)
 
-    def _make_room(self) -> None:
-        super()._make_room()
-        self._keys.resize(self._capacity)
+    def _resize(self, capacity: int) -> None:
+        super()._resize(capacity)
+        self._keys.resize(capacity)
+
+    def _move(self, slots: Slots, targets: Slots) -> None:
+        self._keys.move(slots, targets)
+        super()._move(slots, targets)
 
     def _keys_of(self, slots: Slots) -> list[Values]:
         return self._keys.take(slots)
@@ -131,6 +135,5 @@ class SlotTable(Stored):
         self._forget(slots)
         self._slots.give_back(slots)
 
-    def _collect_keys(self, limit: int) -> None:
-        if self._keys.garbage > limit:
-            self._keys.compact(np.flatnonzero(self._live[: self.size]))
+    def _collect_keys(self, limit: int, rows: int) -> None:
+        self._keys.collect(self._live, limit, rows)
