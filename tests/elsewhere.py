@@ -6,7 +6,7 @@ import pytest
 
 from unbounded.state import homes
 from unbounded.state.homes import StateOptions
-from unbounded.state.memory import MemoryHome
+from unbounded.state.memory.home import MemoryHome
 from unbounded.storage import Storage, open_storage
 
 __all__ = ["ElsewhereHome", "RemoteHome", "two_more_homes"]

@@ -26,8 +26,8 @@ from unbounded.operators.aggregate import AggregateOperator
 from unbounded.partials.columns import overflow
 from unbounded.plan import Aggregate, Scan
 from unbounded.sources.memory import MemorySource
-from unbounded.state.memory import MemoryHome
-from unbounded.state.stored import Stored
+from unbounded.state.memory.home import MemoryHome
+from unbounded.state.memory.stored import Stored
 from unbounded.testing.shelf import Shelf
 
 A, B, F, L, S, T, Y = map(pl.col, ["a", "b", "f", "l", "s", "t", "y"])

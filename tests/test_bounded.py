@@ -15,7 +15,7 @@ import unbounded as ub
 from unbounded.checkpoint import Checkpoint
 from unbounded.query import MicroBatches
 from unbounded.sinks import MemorySink
-from unbounded.state.memory import MemoryHome
+from unbounded.state.memory.home import MemoryHome
 from unbounded.storage import open_storage
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

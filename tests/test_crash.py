@@ -30,9 +30,9 @@ from unbounded.query import MicroBatches
 from unbounded.sinks.each_batch import EachBatchSink
 from unbounded.sinks.files import FileSink
 from unbounded.state import Home
-from unbounded.state.files import FilesCold
-from unbounded.state.layered import LayeredHome
-from unbounded.state.memory import MemoryHome
+from unbounded.state.files.home import FilesCold
+from unbounded.state.layered.home import LayeredHome
+from unbounded.state.memory.home import MemoryHome
 
 ACTS = ("write_file", "sync_file", "sync_folder", "link", "replace", "unlink", "make_folder")
 START = datetime(2026, 3, 1)

@@ -17,7 +17,7 @@ from unbounded.connectors import Mode, Sink
 from unbounded.query import MicroBatches
 from unbounded.sinks.each_batch import EachBatchSink
 from unbounded.sinks.files import FileSink
-from unbounded.state.memory import MemoryHome
+from unbounded.state.memory.home import MemoryHome
 
 BATCHES = 6
 FIRST = 2  # which make folders

@@ -12,8 +12,8 @@ import pytest
 
 from unbounded.errors import CheckpointError, MemoryLimitError
 from unbounded.state import Home, StateRef, Table, TableSpec
-from unbounded.state.cold import Changes, Layout
-from unbounded.state.layered import LayeredHome
+from unbounded.state.layered.cold import Changes, Layout
+from unbounded.state.layered.home import LayeredHome
 from unbounded.testing.contracts.homes import HomeContract
 from unbounded.testing.contracts.tables import in_order
 

@@ -21,7 +21,7 @@ from unbounded.operators.meeting import Meeting, may_meet
 from unbounded.plan import Join, Static, walk
 from unbounded.query import MicroBatches
 from unbounded.sinks import MemorySink
-from unbounded.state.memory import MemoryHome
+from unbounded.state.memory.home import MemoryHome
 from unbounded.storage import open_storage
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -24,7 +24,7 @@ from unbounded.sinks.files import FileSink
 from unbounded.state import MultimapSpec
 from unbounded.state.folders import below
 from unbounded.state.homes import checked_state, folder_for, open_home
-from unbounded.state.memory import MemoryHome
+from unbounded.state.memory.home import MemoryHome
 from unbounded.storage import LocalStorage
 
 FILES = 4

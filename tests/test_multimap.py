@@ -12,11 +12,11 @@ import pytest
 
 from unbounded.errors import CheckpointError, PlanError
 from unbounded.state import MultimapSpec, TableSpec
-from unbounded.state.lists import Lists
-from unbounded.state.memory import MemoryHome
-from unbounded.state.multimap import SlotMultimap
-from unbounded.state.slots import Slots
-from unbounded.state.stored import SLOT
+from unbounded.state.memory.home import MemoryHome
+from unbounded.state.memory.lists import Lists
+from unbounded.state.memory.multimap import SlotMultimap
+from unbounded.state.memory.slots import Slots
+from unbounded.state.memory.stored import SLOT
 from unbounded.storage import LocalStorage
 from unbounded.testing.contracts.tables import KEYS, Many, content, in_order, rows_of
 

@@ -16,7 +16,7 @@ from unbounded.connectors import Mode, Receipt
 from unbounded.expressions import canonical
 from unbounded.query import MicroBatches
 from unbounded.sinks.memory import MemorySink
-from unbounded.state.memory import MemoryHome
+from unbounded.state.memory.home import MemoryHome
 from unbounded.storage import open_storage
 
 START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -22,7 +22,7 @@ from unbounded.operators.answer import Answer
 from unbounded.query import MicroBatches
 from unbounded.sinks.memory import MemorySink
 from unbounded.state import TableSpec
-from unbounded.state.memory import MemoryHome
+from unbounded.state.memory.home import MemoryHome
 from unbounded.storage import decode, encode, open_storage
 from unbounded.testing import same_rows
 

@@ -12,9 +12,9 @@ import pytest
 
 import unbounded as ub
 from unbounded.refusals import REFUSED
+from unbounded.state.databases.postgresql import postgresql_home
+from unbounded.state.databases.sqlite import sqlite_home
 from unbounded.state.declared import Declared
-from unbounded.state.postgresql import postgresql_home
-from unbounded.state.sqlite import sqlite_home
 from unbounded.testing.shelf import Shelf
 
 SCHEMA: dict[str, Any] = {"k": pl.String, "v": pl.Int64, "t": pl.Datetime("us"), "tags": pl.List(pl.String)}

@@ -16,13 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unbounded.state import TableSpec, arrays, expiry, index, numbers, slots, stored
-from unbounded.state.arrays import Elastic
-from unbounded.state.expiry import Calendar
-from unbounded.state.index import Index
-from unbounded.state.numbers import Numbers
-from unbounded.state.stored import VERSION
-from unbounded.state.table import SlotTable
+from unbounded.state import TableSpec
+from unbounded.state.memory import arrays, expiry, index, numbers, slots, stored
+from unbounded.state.memory.arrays import Elastic
+from unbounded.state.memory.expiry import Calendar
+from unbounded.state.memory.index import Index
+from unbounded.state.memory.numbers import Numbers
+from unbounded.state.memory.stored import VERSION
+from unbounded.state.memory.table import SlotTable
 from unbounded.testing.contracts.tables import Model, content
 
 SPEC = TableSpec(

@@ -15,11 +15,11 @@ from polars.testing import assert_series_equal
 
 from unbounded.errors import CheckpointError, CorruptRecordError, PlanError
 from unbounded.state import Home, StateRef, Table, TableSpec
-from unbounded.state.folding import Fold
-from unbounded.state.memory import MemoryHome
-from unbounded.state.slots import Rows
-from unbounded.state.stored import SLOT, Part
-from unbounded.state.table import SlotTable
+from unbounded.state.memory.folding import Fold
+from unbounded.state.memory.home import MemoryHome
+from unbounded.state.memory.slots import Rows
+from unbounded.state.memory.stored import SLOT, Part
+from unbounded.state.memory.table import SlotTable
 from unbounded.storage import LocalStorage, Lock, Record, Storage
 from unbounded.testing.contracts.homes import RETAIN, History, HomeContract, Operation
 from unbounded.testing.contracts.tables import KEYS, Model, content, spec_of
@@ -109,7 +109,7 @@ class TestMemoryHomeWithOneHash(HomeContract):
         def same(keys: list[pl.Series], height: int, seed: int) -> np.ndarray[Any, Any]:
             return np.full(height, 0xFFFF_FFFF_0000_0001, np.uint64)
 
-        monkeypatch.setattr("unbounded.state.keys.hash_rows", same)
+        monkeypatch.setattr("unbounded.state.memory.keys.hash_rows", same)
 
     def open(self, place: Path) -> Home:
         return MemoryHome(LocalStorage(str(place)), retain=RETAIN, fan=3, segment=8)
@@ -351,7 +351,7 @@ def test_a_table_of_many_segments_is_restored_at_any_retained_version(seed: int)
 def test_rows_that_move_after_a_burst_are_restored_at_any_retained_version(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the base has segments that lie behind the last slot."""
     for name in ("_CUT", "_ALWAYS"):
-        monkeypatch.setattr(f"unbounded.state.numbers.{name}", 32)
+        monkeypatch.setattr(f"unbounded.state.memory.numbers.{name}", 32)
     shelf, generator = Shelf(), random.Random(4)
     home, table = counting(shelf, fan=3, segment=16)
     past: list[tuple[StateRef, list[str]]] = []

@@ -24,12 +24,12 @@ from tests.language import same_rows
 from tests.test_layered import Forgetful
 from unbounded.errors import CheckpointError, ConcurrentQueryError, ConnectorError, CorruptRecordError
 from unbounded.state import Home
-from unbounded.state.cold import NUMBER, Changes, Layout
-from unbounded.state.layered import LayeredHome
-from unbounded.state.postgresql import PostgresqlDatabase, postgresql_home
-from unbounded.state.relations import Relation, Statement
-from unbounded.state.sql import Relational
-from unbounded.state.sqlite import SqliteDatabase, sqlite_home
+from unbounded.state.databases.postgresql import PostgresqlDatabase, postgresql_home
+from unbounded.state.databases.relational import Relational
+from unbounded.state.databases.relations import Relation, Statement
+from unbounded.state.databases.sqlite import SqliteDatabase, sqlite_home
+from unbounded.state.layered.cold import NUMBER, Changes, Layout
+from unbounded.state.layered.home import LayeredHome
 from unbounded.storage import open_storage
 from unbounded.testing.contracts import HomeContract
 from unbounded.testing.contracts.homes import RETAIN
@@ -252,7 +252,7 @@ def test_what_is_needed_only_to_go_back_too_far_is_deleted(opened: Open, tmp_pat
 
 
 def test_a_table_is_read_in_pieces(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unbounded.state.relations._PIECE", 3)
+    monkeypatch.setattr("unbounded.state.databases.relations._PIECE", 3)
     many = Layout(LAYOUT.key, LAYOUT.values, None, many=True)
     place = opened(tmp_path)
     table, multimap = begun(place), place.rows("multimap", many)
@@ -435,8 +435,8 @@ import os, signal, sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
 from tests import test_crash
-from unbounded.state.relations import Relation
-from unbounded.state.sqlite import sqlite_home
+from unbounded.state.databases.relations import Relation
+from unbounded.state.databases.sqlite import sqlite_home
 count, at, change_of = 0, int(sys.argv[2]), Relation.change
 def change(relation, version):
     global count

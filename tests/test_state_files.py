@@ -14,12 +14,12 @@ import pytest
 from tests.test_layered import Forgetful
 from unbounded.errors import CheckpointError, CorruptRecordError
 from unbounded.state import Home, StateRef, Table, TableSpec
-from unbounded.state.files import FilesCold, files_home
-from unbounded.state.index import hash_rows
-from unbounded.state.layered import LayeredHome
-from unbounded.state.levels import Catalogue, catalogue_of
-from unbounded.state.memory import MemoryHome
-from unbounded.state.sorting import Content, Form, map_file
+from unbounded.state.files.home import FilesCold, files_home
+from unbounded.state.files.levels import Catalogue, catalogue_of
+from unbounded.state.files.sorting import Content, Form, map_file
+from unbounded.state.layered.home import LayeredHome
+from unbounded.state.memory.home import MemoryHome
+from unbounded.state.memory.index import hash_rows
 from unbounded.storage import LocalStorage, decode, open_storage
 from unbounded.testing.contracts.homes import RETAIN, HomeContract
 
@@ -62,7 +62,7 @@ class TestFilesHomeWithOneHash(HomeContract):
         def same(keys: list[pl.Series], height: int, seed: int) -> np.ndarray[Any, Any]:
             return np.full(height, 0xFFFF_FFFF_0000_0001, np.uint64)
 
-        monkeypatch.setattr("unbounded.state.sorting.hash_rows", same)
+        monkeypatch.setattr("unbounded.state.files.sorting.hash_rows", same)
 
     def open(self, place: Path) -> Home:
         return tiny(place)
@@ -90,7 +90,7 @@ def by_key(rows: pl.DataFrame) -> list[tuple[Any, ...]]:
 def test_many_keys_are_as_in_memory_through_joins_expiry_and_restarts(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unbounded.state.files._SCANNED", 100)
+    monkeypatch.setattr("unbounded.state.files.home._SCANNED", 100)
     chance = random.Random(seed)
     homes: list[Home] = [MemoryHome(LocalStorage(str(tmp_path / "memory"))), small(tmp_path / "files")]
     tables = [counting(home) for home in homes]
@@ -162,7 +162,7 @@ def test_a_key_is_looked_for_in_at_most_one_file_of_each_run(tmp_path: Path, mon
         opened.append(path)
         return map_file(path, form, expected)
 
-    monkeypatch.setattr("unbounded.state.runs.map_file", noted)
+    monkeypatch.setattr("unbounded.state.files.runs.map_file", noted)
     table = counting(small(tmp_path), ref)
     assert opened == []
     assert table.lookup(count([1234]).select("k"))["n"].to_list() == [1]
@@ -247,7 +247,7 @@ def test_files_are_sorted_again_when_polars_hashes_otherwise(tmp_path: Path, mon
         return ~hash_rows(keys, height, seed + 1)
 
     for hashing in (otherwise, hash_rows):
-        monkeypatch.setattr("unbounded.state.sorting.hash_rows", hashing)
+        monkeypatch.setattr("unbounded.state.files.sorting.hash_rows", hashing)
         home = small(tmp_path)
         table = counting(home, ref)
         assert table.lookup(count(range(0, 8000, 2)).select("k")).height == 2000

@@ -21,10 +21,11 @@ from unbounded.checkpoint import Checkpoint
 from unbounded.errors import ConcurrentQueryError, ConnectorError, PlanError, UnboundedError
 from unbounded.query import MicroBatches
 from unbounded.sinks.files import FileSink
-from unbounded.state import TableSpec, postgresql
-from unbounded.state.cold import Changes, Layout
-from unbounded.state.postgresql import PostgresqlDatabase, postgresql_home
-from unbounded.state.sql import Relational
+from unbounded.state import TableSpec
+from unbounded.state.databases import postgresql
+from unbounded.state.databases.postgresql import PostgresqlDatabase, postgresql_home
+from unbounded.state.databases.relational import Relational
+from unbounded.state.layered.cold import Changes, Layout
 from unbounded.storage import Storage, open_storage
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_server_that_is_too_old_is_refused(
     tmp_path: Path, postgresql: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unbounded.state.postgresql._OLDEST", 99)
+    monkeypatch.setattr("unbounded.state.databases.postgresql._OLDEST", 99)
     with pytest.raises(ConnectorError, match=r"is PostgreSQL 18, and state needs 99 or newer\. Upgrade it"):
         place_of(tmp_path, postgresql.get_uri()).restore(None)
 

@@ -16,7 +16,7 @@ import pytest
 import unbounded as ub
 from unbounded.operators.aggregate import AggregateOperator
 from unbounded.query import MicroBatches
-from unbounded.state.memory import MemoryHome
+from unbounded.state.memory.home import MemoryHome
 from unbounded.testing import Story, assert_unified, given, same_rows
 from unbounded.testing.rows import difference
 from unbounded.testing.shelf import Death

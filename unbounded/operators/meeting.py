@@ -14,7 +14,7 @@ import polars as pl
 
 from unbounded.expressions import python_function
 from unbounded.plan import Join, Node, Verb, walk
-from unbounded.state.index import Hashes, canonical, hash_rows
+from unbounded.state.memory.index import Hashes, canonical, hash_rows
 
 __all__ = ["Meeting", "may_meet"]
 

@@ -2,7 +2,7 @@
 
 Operators ask for three shapes: tables (one row per key; a set, where there are no values), multimaps (any number of
 rows per key, in an order) and logs (rows without a key). A home holds them and makes them durable. The default home is
-`unbounded.state.memory`; every home passes `unbounded.testing.contracts.homes`.
+`unbounded.state.memory.home`; every home passes `unbounded.testing.contracts.homes`.
 """
 
 from __future__ import annotations

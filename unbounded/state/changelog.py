@@ -24,7 +24,7 @@ import numpy as np
 import polars as pl
 
 from unbounded.errors import CheckpointError, CorruptRecordError
-from unbounded.state.stored import LIVE, SLOT, VERSION, Part
+from unbounded.state.memory.stored import LIVE, SLOT, VERSION, Part
 from unbounded.storage import Record, Storage, decode, digest, encode
 
 __all__ = [

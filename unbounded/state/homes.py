@@ -114,10 +114,10 @@ def postgresql_state(url: str, schema: str | None = None, memory_limit: str | in
 # By word: the module and the function that open it, and what the word alone means; None where a URL is needed. By name,
 # because a program loads the home it uses, and no driver of another.
 _HOMES: dict[str, tuple[str, str, StateOptions | None]] = {
-    "memory": ("unbounded.state.memory", "MemoryHome", StateOptions("memory")),
-    "files": ("unbounded.state.files", "files_home", files_state()),
-    "sqlite": ("unbounded.state.sqlite", "sqlite_home", sqlite_state()),
-    "postgresql": ("unbounded.state.postgresql", "postgresql_home", None),
+    "memory": ("unbounded.state.memory.home", "MemoryHome", StateOptions("memory")),
+    "files": ("unbounded.state.files.home", "files_home", files_state()),
+    "sqlite": ("unbounded.state.databases.sqlite", "sqlite_home", sqlite_state()),
+    "postgresql": ("unbounded.state.databases.postgresql", "postgresql_home", None),
 }
 _FUNCTIONS: Mapping[Callable[..., StateOptions], str] = {
     files_state: "ub.files_state()",

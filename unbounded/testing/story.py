@@ -22,7 +22,7 @@ from unbounded.scan import scan_memory
 from unbounded.sinks.memory import MemorySink
 from unbounded.sources.memory import MemorySource
 from unbounded.sources.rows import Rows
-from unbounded.state.memory import MemoryHome
+from unbounded.state.memory.home import MemoryHome
 from unbounded.storage import decode
 from unbounded.testing.rows import same_rows
 from unbounded.testing.shelf import Death, Died, Shelf

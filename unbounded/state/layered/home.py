@@ -19,13 +19,13 @@ import polars as pl
 
 from unbounded.errors import MemoryLimitError
 from unbounded.state import Log, Multimap, MultimapSpec, StateRef, Table, TableSpec
-from unbounded.state.buffered import LayeredMultimap
-from unbounded.state.cold import Changes, Cold, ColdRows, Layout
 from unbounded.state.declared import Declared
-from unbounded.state.expiry import LAST
-from unbounded.state.hot import Hot, KeySet, keys_of, rows_where
-from unbounded.state.memory import MemoryLog
-from unbounded.state.slots import Mask
+from unbounded.state.layered.buffered import LayeredMultimap
+from unbounded.state.layered.cold import Changes, Cold, ColdRows, Layout
+from unbounded.state.layered.hot import Hot, KeySet, keys_of, rows_where
+from unbounded.state.memory.expiry import LAST
+from unbounded.state.memory.home import MemoryLog
+from unbounded.state.memory.slots import Mask
 
 __all__ = ["LayeredHome", "LayeredTable"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from unbounded.state.arrays import Elastic
-from unbounded.state.numbers import Numbers, Spare
-from unbounded.state.slots import Slots, distinct
+from unbounded.state.memory.arrays import Elastic
+from unbounded.state.memory.numbers import Numbers, Spare
+from unbounded.state.memory.slots import Slots, distinct
 
 __all__ = ["Lists"]
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol
 
 import polars as pl
 
-from unbounded.state.cold import NUMBER, Changes, Layout
-from unbounded.state.encoding import EXACT, KEY, Codec, Held, quoted
+from unbounded.state.databases.encoding import EXACT, KEY, Codec, Held, quoted
+from unbounded.state.layered.cold import NUMBER, Changes, Layout
 
 __all__ = ["Database", "Relation", "Statement", "destruction"]
 

@@ -15,12 +15,12 @@ import numpy as np
 import polars as pl
 
 from unbounded.state.changelog import Reference
-from unbounded.state.cold import NUMBER
-from unbounded.state.expiry import NEVER
-from unbounded.state.hot import KeySet, keys_of, rows_at, rows_where
-from unbounded.state.index import Hashes
-from unbounded.state.slots import Mask, Slots
-from unbounded.state.sorting import END, LIVE, Content, Form, map_file
+from unbounded.state.files.sorting import END, LIVE, Content, Form, map_file
+from unbounded.state.layered.cold import NUMBER
+from unbounded.state.layered.hot import KeySet, keys_of, rows_at, rows_where
+from unbounded.state.memory.expiry import NEVER
+from unbounded.state.memory.index import Hashes
+from unbounded.state.memory.slots import Mask, Slots
 
 __all__ = ["BEGINNING", "Piece", "Run", "due", "find", "merged"]
 

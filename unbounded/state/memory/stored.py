@@ -12,11 +12,11 @@ import polars as pl
 
 from unbounded.errors import PlanError
 from unbounded.state import MultimapSpec, TableSpec
-from unbounded.state.arrays import Elastic
-from unbounded.state.expiry import LAST, NEVER, Calendar
-from unbounded.state.index import canonical
-from unbounded.state.numbers import Numbers
-from unbounded.state.slots import Mask, Rows, Slots, Values, distinct, frame_of
+from unbounded.state.memory.arrays import Elastic
+from unbounded.state.memory.expiry import LAST, NEVER, Calendar
+from unbounded.state.memory.index import canonical
+from unbounded.state.memory.numbers import Numbers
+from unbounded.state.memory.slots import Mask, Rows, Slots, Values, distinct, frame_of
 
 __all__ = ["LIVE", "SLOT", "VERSION", "Part", "Stored"]
 

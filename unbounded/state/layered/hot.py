@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from unbounded.state.index import hash_rows
-from unbounded.state.keys import Keys, first_of_each
-from unbounded.state.numbers import Numbers
-from unbounded.state.slots import Mask, Slots, frame_of, places
-from unbounded.state.stored import LIVE
-from unbounded.state.table import SlotTable
+from unbounded.state.memory.index import hash_rows
+from unbounded.state.memory.keys import Keys, first_of_each
+from unbounded.state.memory.numbers import Numbers
+from unbounded.state.memory.slots import Mask, Slots, frame_of, places
+from unbounded.state.memory.stored import LIVE
+from unbounded.state.memory.table import SlotTable
 
 __all__ = ["Hot", "KeySet", "keys_of", "rows_at", "rows_where"]
 

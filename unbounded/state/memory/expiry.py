@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from unbounded.state.arrays import Elastic
-from unbounded.state.slots import Mask, Slots, distinct
+from unbounded.state.memory.arrays import Elastic
+from unbounded.state.memory.slots import Mask, Slots, distinct
 
 __all__ = ["LAST", "NEVER", "Calendar", "Times"]
 

@@ -7,11 +7,11 @@ import polars as pl
 
 from unbounded.errors import PlanError
 from unbounded.state import MultimapSpec
-from unbounded.state.keys import Keys
-from unbounded.state.lists import Lists
-from unbounded.state.numbers import Numbers
-from unbounded.state.slots import Rows, Slots, Values, distinct, frame_of, places
-from unbounded.state.stored import Stored
+from unbounded.state.memory.keys import Keys
+from unbounded.state.memory.lists import Lists
+from unbounded.state.memory.numbers import Numbers
+from unbounded.state.memory.slots import Rows, Slots, Values, distinct, frame_of, places
+from unbounded.state.memory.stored import Stored
 
 __all__ = ["SlotMultimap"]
 

@@ -1,6 +1,6 @@
 """What must a place outside of memory do to hold state? Find, list and change rows by key; be put back to a version.
 
-`unbounded.state.layered` makes a home of it: the rows a batch touches are fetched into memory, changed there, and
+`unbounded.state.layered.home` makes a home of it: the rows a batch touches are fetched into memory, changed there, and
 given back at the commit. So a place sees one `find` per table and batch at most, and one `commit`.
 """
 

@@ -20,10 +20,10 @@ import polars as pl
 from unbounded import storage as acts
 from unbounded.errors import ConnectorError, CorruptRecordError, PlanError
 from unbounded.state import Home
-from unbounded.state.encoding import Held, in_text, is_nested, of_text, quoted
-from unbounded.state.layered import LayeredHome
-from unbounded.state.relations import Statement
-from unbounded.state.sql import Relational
+from unbounded.state.databases.encoding import Held, in_text, is_nested, of_text, quoted
+from unbounded.state.databases.relational import Relational
+from unbounded.state.databases.relations import Statement
+from unbounded.state.layered.home import LayeredHome
 from unbounded.storage import LocalStorage, Storage
 
 __all__ = ["SqliteDatabase", "sqlite_home"]

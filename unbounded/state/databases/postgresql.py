@@ -24,10 +24,10 @@ import polars as pl
 
 from unbounded.errors import ConcurrentQueryError, ConnectorError, PlanError, UnboundedError
 from unbounded.state import Home
-from unbounded.state.encoding import Held, in_text, is_nested, of_text, quoted
-from unbounded.state.layered import LayeredHome
-from unbounded.state.relations import Statement
-from unbounded.state.sql import Relational
+from unbounded.state.databases.encoding import Held, in_text, is_nested, of_text, quoted
+from unbounded.state.databases.relational import Relational
+from unbounded.state.databases.relations import Statement
+from unbounded.state.layered.home import LayeredHome
 from unbounded.storage import Storage
 
 if TYPE_CHECKING:

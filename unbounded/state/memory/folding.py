@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import polars as pl
 
-from unbounded.state.slots import Slots, Values, frame_of
+from unbounded.state.memory.slots import Slots, Values, frame_of
 
 __all__ = ["Fold"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from unbounded.state.arrays import Elastic
-from unbounded.state.slots import Mask, Slots
+from unbounded.state.memory.arrays import Elastic
+from unbounded.state.memory.slots import Mask, Slots
 
 __all__ = ["Numbers", "Spare"]
 

@@ -19,8 +19,8 @@ from typing import Any
 import polars as pl
 
 from unbounded.state.changelog import Reference, number_of, read_delta, read_record, stream_of
-from unbounded.state.runs import Piece, Run, merged
-from unbounded.state.sorting import END, Content, Form, map_file, probe
+from unbounded.state.files.runs import Piece, Run, merged
+from unbounded.state.files.sorting import END, Content, Form, map_file, probe
 from unbounded.storage import Record, Storage, digest, encode
 
 __all__ = ["Catalogue", "LevelWriter", "catalogue_of", "read_log"]

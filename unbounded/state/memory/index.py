@@ -11,8 +11,8 @@ import numpy.typing as npt
 import polars as pl
 from polars._typing import PolarsDataType
 
-from unbounded.state.arrays import Elastic
-from unbounded.state.slots import Slots
+from unbounded.state.memory.arrays import Elastic
+from unbounded.state.memory.slots import Slots
 
 __all__ = ["Hashes", "Index", "canonical", "hash_rows"]
 

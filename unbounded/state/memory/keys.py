@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from unbounded.state.index import Hashes, Index, hash_rows
-from unbounded.state.slots import Mask, Rows, Slots, Values, frame_of, places
+from unbounded.state.memory.index import Hashes, Index, hash_rows
+from unbounded.state.memory.slots import Mask, Rows, Slots, Values, frame_of, places
 
 __all__ = ["Keys", "first_of_each"]
 

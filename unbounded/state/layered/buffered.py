@@ -10,10 +10,10 @@ import polars as pl
 
 from unbounded.errors import PlanError
 from unbounded.state import MultimapSpec
-from unbounded.state.cold import NUMBER, Changes, ColdRows
-from unbounded.state.expiry import LAST
-from unbounded.state.hot import KeySet, rows_at, rows_where
-from unbounded.state.index import canonical
+from unbounded.state.layered.cold import NUMBER, Changes, ColdRows
+from unbounded.state.layered.hot import KeySet, rows_at, rows_where
+from unbounded.state.memory.expiry import LAST
+from unbounded.state.memory.index import canonical
 
 __all__ = ["LayeredMultimap"]
 

@@ -14,11 +14,11 @@ import polars as pl
 import pyarrow as pa
 
 from unbounded.errors import CheckpointError, CorruptRecordError
-from unbounded.state.cold import NUMBER, Layout
-from unbounded.state.expiry import NEVER, Times
-from unbounded.state.hot import keys_of, rows_at
-from unbounded.state.index import Hashes, hash_rows
-from unbounded.state.slots import Slots
+from unbounded.state.layered.cold import NUMBER, Layout
+from unbounded.state.layered.hot import keys_of, rows_at
+from unbounded.state.memory.expiry import NEVER, Times
+from unbounded.state.memory.index import Hashes, hash_rows
+from unbounded.state.memory.slots import Slots
 from unbounded.storage import digest
 
 __all__ = ["END", "LIVE", "Content", "Form", "map_file", "probe"]

@@ -23,12 +23,12 @@ from unbounded.state.changelog import (
     read_record,
     unpack,
 )
-from unbounded.state.cold import Changes, Layout
-from unbounded.state.hot import KeySet
-from unbounded.state.layered import LayeredHome
-from unbounded.state.levels import Catalogue, LevelWriter, catalogue_of, read_log
-from unbounded.state.runs import BEGINNING, Piece, Run, due, find, merged
-from unbounded.state.sorting import END, LIVE, Form, probe
+from unbounded.state.files.levels import Catalogue, LevelWriter, catalogue_of, read_log
+from unbounded.state.files.runs import BEGINNING, Piece, Run, due, find, merged
+from unbounded.state.files.sorting import END, LIVE, Form, probe
+from unbounded.state.layered.cold import Changes, Layout
+from unbounded.state.layered.home import LayeredHome
+from unbounded.state.layered.hot import KeySet
 from unbounded.storage import LocalStorage, Storage, digest, encode
 
 __all__ = ["FileRows", "FilesCold", "files_home"]
@@ -154,8 +154,8 @@ class FilesCold:
     """Tables and logs in the folder of a checkpoint.
 
     A commit is one record with its changes, which also stay in memory until those of `deltas` commits wait, or
-    `memory` / 2 bytes; then `tidy` writes them as runs, and joins runs: see `unbounded.state.levels`. If `tidy` stays
-    behind, so that there are more than `memory` bytes, the next commit does its work.
+    `memory` / 2 bytes; then `tidy` writes them as runs, and joins runs: see `unbounded.state.files.levels`. If `tidy`
+    stays behind, so that there are more than `memory` bytes, the next commit does its work.
 
     `tidy` runs in another thread. It shares the catalogue, the deltas since and the stacks of runs with the query,
     under one lock: it replaces frozen and filed runs, the query fresh ones.

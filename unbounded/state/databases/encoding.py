@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 from polars._typing import PolarsDataType
 
-from unbounded.state.cold import NUMBER, Layout
+from unbounded.state.layered.cold import NUMBER, Layout
 from unbounded.storage import digest
 
 __all__ = ["EXACT", "KEY", "Codec", "Held", "in_text", "is_nested", "key_text", "of_text", "quoted"]

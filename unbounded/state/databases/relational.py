@@ -2,7 +2,7 @@
 
     __place       whose state it is, and how its keys are written
     __versions    one row per commit that can be restored, with its attempt and note
-    __tables      what the tables of state are called here; see `unbounded.state.relations`
+    __tables      what the tables of state are called here; see `unbounded.state.databases.relations`
     __log         rows of logs, a piece per commit
 
 A commit is one transaction. An older version is looked at through what the later ones have changed; only the next
@@ -26,9 +26,9 @@ import polars as pl
 
 from unbounded.errors import CheckpointError, ConcurrentQueryError, CorruptRecordError
 from unbounded.state import StateRef
-from unbounded.state.cold import Changes, Layout
-from unbounded.state.encoding import key_text
-from unbounded.state.relations import Database, Relation, Statement, destruction
+from unbounded.state.databases.encoding import key_text
+from unbounded.state.databases.relations import Database, Relation, Statement, destruction
+from unbounded.state.layered.cold import Changes, Layout
 from unbounded.storage import Storage, decode, digest, encode
 
 __all__ = ["Relational"]

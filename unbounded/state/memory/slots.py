@@ -11,7 +11,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from unbounded.state.arrays import Elastic
+from unbounded.state.memory.arrays import Elastic
 
 __all__ = ["Mask", "Rows", "Slots", "Values", "distinct", "frame_of", "places"]
 

@@ -7,10 +7,10 @@ import polars as pl
 
 from unbounded.errors import PlanError
 from unbounded.state import TableSpec
-from unbounded.state.folding import Fold
-from unbounded.state.keys import Keys, first_of_each
-from unbounded.state.slots import Mask, Rows, Slots, Values, distinct, frame_of, places
-from unbounded.state.stored import Stored
+from unbounded.state.memory.folding import Fold
+from unbounded.state.memory.keys import Keys, first_of_each
+from unbounded.state.memory.slots import Mask, Rows, Slots, Values, distinct, frame_of, places
+from unbounded.state.memory.stored import Stored
 
 __all__ = ["SlotTable"]
 

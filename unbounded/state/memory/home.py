@@ -30,9 +30,9 @@ from unbounded.state.changelog import (
     unpack,
 )
 from unbounded.state.declared import Declared
-from unbounded.state.multimap import SlotMultimap
-from unbounded.state.stored import Part
-from unbounded.state.table import SlotTable
+from unbounded.state.memory.multimap import SlotMultimap
+from unbounded.state.memory.stored import Part
+from unbounded.state.memory.table import SlotTable
 from unbounded.storage import Storage, digest, encode, without_credentials
 
 __all__ = ["MemoryHome"]
