@@ -306,7 +306,8 @@ class FileSource:
         raise SourceDataLostError(
             f"the batch promised to read {self._files.folder.path(then.name)} as {then}, but it is "
             f"{'gone' if found is None else f'now {found}'}{more}. Move that very file back (a copy is another file) "
-            "and start again; or let the batch be planned anew without it: ub.reset(checkpoint, pending_only=True). "
+            "and start again; or let the batch be planned anew with what is there now: a query into files does that "
+            "when it is started again, any other after ub.reset(checkpoint, pending_only=True). "
             "Files must not change after they appear: write them as '.x.tmp' and rename"
         )
 

@@ -216,8 +216,8 @@ class Checkpoint:
             self._storage.put(f"{kind}/{batch:012d}", encode(kind, batch, record))
         except FileExistsError:
             raise ConcurrentQueryError(
-                f"another process wrote {kind} of batch {batch} in {self.url} meanwhile. Nothing of this run was "
-                "committed. Let only one process run a query"
+                f"another process wrote {kind} of batch {batch} in {self.url} meanwhile. This run committed "
+                "nothing of that batch. Let only one process run a query"
             ) from None
 
     def _numbers(self, folder: str) -> list[int]:

@@ -232,7 +232,11 @@ class Tidies(Protocol):
     """A connector with work that can wait: merge logs, delete what was replaced."""
 
     def tidy(self, committed: int) -> None:
-        """Called in the background, never twice at once; everything up to batch `committed` is durable."""
+        """Called in the background, never twice at once; everything up to batch `committed` is durable.
+
+        Of an exactly-once sink by its own record alone, perhaps: a crash may leave the checkpoint one batch behind, and
+        the next start asks for the receipts of both.
+        """
 
 
 def lacking(connector: object, promise: type[Source] | type[Sink]) -> str:

@@ -54,7 +54,7 @@ def main() -> None:
 
 def _options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    options.add_argument("--quick", action="store_true", help=f"about two minutes without Spark: {_QUICK}")
+    options.add_argument("--quick", action="store_true", help=f"about two minutes without Spark: {_said(_QUICK)}")
     options.add_argument("--only", nargs="+", choices=_PARTS, default=list(_PARTS), help="the questions to ask")
     options.add_argument("--query", nargs="+", default=[], help="of the queries, only these")
     options.add_argument("--spark", type=int, default=1, metavar="ROUNDS", help="in which Spark takes part, too")
@@ -66,6 +66,10 @@ def _options() -> argparse.ArgumentParser:
     options.add_argument("--load", type=Path, help="measure nothing, show the results that were saved here")
     options.add_argument("--publish", action="store_true", help="put the results into README and notebook")
     return options
+
+
+def _said(sizes: dict[str, int]) -> str:
+    return ", ".join(f"{value:,} {name}" for name, value in sizes.items())
 
 
 _HELP = {
