@@ -16,7 +16,7 @@ from polars.testing import assert_frame_equal
 import unbounded as ub
 from tests.language import same_rows
 from unbounded.checkpoint import Checkpoint
-from unbounded.operators import bounded, meeting
+from unbounded.operators import meeting
 from unbounded.operators.meeting import Meeting, may_meet
 from unbounded.plan import Join, Static, walk
 from unbounded.query import MicroBatches
@@ -123,7 +123,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(meeting, "_MANY", 4)
     monkeypatch.setattr(meeting, "_MORE", 0)
-    monkeypatch.setattr(bounded, "Meeting", Counted)
+    monkeypatch.setattr(meeting, "Meeting", Counted)
     return heights
 
 

@@ -30,7 +30,7 @@ _ALWAYS = 128  # keys that come with every batch at least, so that small ones ge
 _WORTH_A_PASS = 1 << 13  # cells; fewer are not worth the calls of numpy
 _BLOCK = 1 << 16  # cells passed at once: that many stay in the CPU cache
 _MANY = 16  # more new keys than one in so many old cells are paid for in advance
-_AT_ONCE = 1 << 14  # a region of so few cells is passed in one go, in 0.3 ms
+_AT_ONCE = 1 << 14  # a region of so few cells is passed in one go
 _WIDTHS = [1 << bits for bits in range(6, 33, 4)]  # how far to look for an empty cell: mostly 64 cells are plenty
 
 
