@@ -102,7 +102,7 @@ class TestMemoryHome(HomeContract):
 class TestMemoryHomeWithOneHash(HomeContract):
     """Every key has the same hash, so only the comparison of keys tells them apart."""
 
-    examples = 4
+    examples = 3
 
     @pytest.fixture(autouse=True)
     def one_hash(self, monkeypatch: pytest.MonkeyPatch) -> None:

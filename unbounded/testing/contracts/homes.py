@@ -63,7 +63,7 @@ class HomeContract:
 
         any_history()
 
-    examples = 8
+    examples = 6
 
     def test_every_retained_version_can_be_restored(self, tmp_path: Path) -> None:
         story = History(self, tmp_path, KEYS["integer and string"])
