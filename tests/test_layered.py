@@ -93,7 +93,7 @@ class Binder:
         for name, sheet in self.sheets.items():
             sheet.rows = rows.get(name, sheet.rows.clear())
         self.logs = {name: logs.get(name, log.clear()) for name, log in self.logs.items()}
-        return note  # type: ignore[no-any-return]
+        return note  # type: ignore[no-any-return]  # kept as it came
 
     def look(self, ref: StateRef) -> Mapping[str, Any]:
         return self.restore(ref)

@@ -20,7 +20,7 @@ HAS_SPARK = importlib.util.find_spec("pyspark") is not None and shutil.which("ja
 
 
 def read(name: str) -> nbformat.NotebookNode:
-    found: nbformat.NotebookNode = nbformat.read(NOTEBOOKS[name], as_version=4)  # type: ignore[no-untyped-call]
+    found: nbformat.NotebookNode = nbformat.read(NOTEBOOKS[name], as_version=4)  # type: ignore[no-untyped-call]  # nbformat is partly typed
     return found
 
 

@@ -236,7 +236,7 @@ def test_no_call_does_more_than_its_rows_and_a_slice_pay_for_while_the_table_gro
     batches = (
         rows(range(low, low + height), range(low, low + height)).select("k", "until") for low in range(0, size, height)
     )
-    costs = _costs(work, table, [lambda batch=batch: table.merge(batch) for batch in batches])  # type: ignore[misc]
+    costs = _costs(work, table, [lambda batch=batch: table.merge(batch) for batch in batches])  # type: ignore[misc]  # a default has no type
     assert len(table) == size
     assert max(costs) <= 40 * height
 

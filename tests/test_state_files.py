@@ -271,7 +271,7 @@ def test_a_commit_that_fails_can_be_abandoned(tmp_path: Path, monkeypatch: pytes
     def full(self: LocalStorage, name: str, data: bytes) -> None:
         raise OSError("disk full")
 
-    table = home._parts["count"]  # type: ignore[assignment]
+    table = home._parts["count"]  # type: ignore[assignment]  # a table, as declared
     table.merge(count(range(1000)))
     table.expire(10)
     with monkeypatch.context() as patch:

@@ -233,7 +233,7 @@ def test_a_connection_that_breaks_within_a_commit_leaves_nothing_behind(tmp_path
     rows.change = change  # type: ignore[method-assign]  # the server ends the connection there
     with pytest.raises(ConnectorError, match=r"terminating connection.*Nothing of this batch was committed"):
         place.commit(1, "a", {"aggregate-1/groups": numbered(1)}, {}, {})
-    rows.change = change_of  # type: ignore[method-assign]
+    rows.change = change_of  # type: ignore[method-assign]  # and no longer
     place.restore(ref)
     assert [frame["n"].to_list() for frame in rows.scan()] == [[0, 0]]
     place.commit(1, "b", {"aggregate-1/groups": numbered(2)}, {}, {})

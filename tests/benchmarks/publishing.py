@@ -33,6 +33,6 @@ def _write_readme(results: Results, readme: Path) -> None:
 
 def _run_notebook(path: Path) -> None:
     os.environ["PYTHONPATH"] = str(_ROOT)
-    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]  # nbformat is partly typed
     NotebookClient(notebook, timeout=300, kernel_name="python3", record_timing=False).execute()
-    nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
+    nbformat.write(notebook, path)  # type: ignore[no-untyped-call]  # nbformat is partly typed

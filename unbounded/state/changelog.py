@@ -24,6 +24,7 @@ import numpy as np
 import polars as pl
 
 from unbounded.errors import CheckpointError, CorruptRecordError
+from unbounded.state import StateRef
 from unbounded.state.memory.stored import LIVE, SLOT, VERSION, Part
 from unbounded.storage import Record, Storage, decode, digest, encode
 
@@ -36,6 +37,7 @@ __all__ = [
     "catalogue_of",
     "forget_unneeded",
     "history",
+    "is_intact",
     "log_history",
     "number_of",
     "pack",
@@ -133,6 +135,14 @@ def read_record(storage: Storage, file: Reference, kind: str) -> tuple[dict[str,
             "replaced. Restore the file from a backup, or start with a new checkpoint"
         )
     return decode(data, kind, number_of(file.name), where)
+
+
+def is_intact(storage: Storage, ref: StateRef) -> bool:
+    """Whether the record of a commit is there and holds what was written."""
+    try:
+        return digest(storage.read(ref["name"])) == str(ref["digest"])
+    except FileNotFoundError:
+        return False
 
 
 def read_catalogue(storage: Storage, file: Reference) -> Catalogue:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
-from polars._typing import PolarsDataType
 
 from unbounded.state.layered.cold import NUMBER, Layout
+from unbounded.state.memory.index import dtype_of
 from unbounded.storage import digest
 
 __all__ = ["EXACT", "KEY", "Codec", "Held", "in_text", "is_nested", "key_text", "of_text", "quoted"]
@@ -68,12 +68,12 @@ def _plain(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """`value` in a type that JSON holds exactly; Polars would write a NaN as null and refuse binary."""
     match dtype:
         case pl.Struct():
-            fields = [_plain(value.struct.field(f.name), _type(f.dtype)).alias(f.name) for f in dtype.fields]
+            fields = [_plain(value.struct.field(f.name), dtype_of(f.dtype)).alias(f.name) for f in dtype.fields]
             return pl.when(value.is_not_null()).then(pl.struct(fields))
         case pl.List():
-            return value.list.eval(_plain(pl.element(), _type(dtype.inner)))
+            return value.list.eval(_plain(pl.element(), dtype_of(dtype.inner)))
         case pl.Array():
-            return value.arr.to_list().list.eval(_plain(pl.element(), _type(dtype.inner)))
+            return value.arr.to_list().list.eval(_plain(pl.element(), dtype_of(dtype.inner)))
         case pl.Binary():
             return value.bin.encode("hex")
         case _ if dtype.is_temporal():
@@ -85,9 +85,9 @@ def _plain(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 def _plain_type(dtype: pl.DataType) -> pl.DataType:
     match dtype:
         case pl.Struct():
-            return pl.Struct({field.name: _plain_type(_type(field.dtype)) for field in dtype.fields})
+            return pl.Struct({field.name: _plain_type(dtype_of(field.dtype)) for field in dtype.fields})
         case pl.List() | pl.Array():
-            return pl.List(_plain_type(_type(dtype.inner)))
+            return pl.List(_plain_type(dtype_of(dtype.inner)))
         case pl.Date():
             return pl.Int32()
         case pl.Boolean() | pl.Null():
@@ -101,20 +101,16 @@ def _plain_type(dtype: pl.DataType) -> pl.DataType:
 def _of_plain(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     match dtype:
         case pl.Struct():
-            fields = [_of_plain(value.struct.field(f.name), _type(f.dtype)).alias(f.name) for f in dtype.fields]
+            fields = [_of_plain(value.struct.field(f.name), dtype_of(f.dtype)).alias(f.name) for f in dtype.fields]
             return pl.when(value.is_not_null()).then(pl.struct(fields))
         case pl.List():
-            return value.list.eval(_of_plain(pl.element(), _type(dtype.inner)))
+            return value.list.eval(_of_plain(pl.element(), dtype_of(dtype.inner)))
         case pl.Array():
-            return value.list.eval(_of_plain(pl.element(), _type(dtype.inner))).list.to_array(dtype.size)
+            return value.list.eval(_of_plain(pl.element(), dtype_of(dtype.inner))).list.to_array(dtype.size)
         case pl.Binary():
             return value.str.decode("hex")
         case _:
             return value.cast(dtype)
-
-
-def _type(dtype: PolarsDataType) -> pl.DataType:
-    return dtype if isinstance(dtype, pl.DataType) else dtype()
 
 
 # -------------------------------------------------------------------------------------------- rows

@@ -129,7 +129,7 @@ class SqliteDatabase:
 
     # ----------------------------------------------------------------------------------------- SQL
     def asking(self, texts: pl.Series) -> str:
-        return pl.select(pl.struct(pl.lit(texts).implode().alias("k")).struct.json_encode()).item()  # type: ignore[no-any-return]
+        return str(pl.select(pl.struct(pl.lit(texts).implode().alias("k")).struct.json_encode()).item())
 
     def fetch(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with self._errors():

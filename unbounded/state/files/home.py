@@ -17,6 +17,7 @@ from unbounded.state.changelog import (
     Delta,
     Reference,
     forget_unneeded,
+    is_intact,
     number_of,
     pack,
     read_delta,
@@ -326,10 +327,7 @@ class FilesCold:
 
     def verify(self, ref: StateRef) -> bool:
         """As `Cold.verify`."""
-        try:
-            return digest(self._storage.read(ref["name"])) == str(ref["digest"])
-        except FileNotFoundError:
-            return False
+        return is_intact(self._storage, ref)
 
     # --------------------------------------------------------------------------------------- tidy
     def tidy(self, committed: int) -> None:

@@ -17,7 +17,7 @@ from unbounded.errors import CheckpointError, CorruptRecordError
 from unbounded.state.layered.cold import NUMBER, Layout
 from unbounded.state.layered.hot import keys_of, rows_at
 from unbounded.state.memory.expiry import NEVER, Times
-from unbounded.state.memory.index import Hashes, hash_rows
+from unbounded.state.memory.index import Hashes, dtype_of, hash_rows
 from unbounded.state.memory.slots import Slots
 from unbounded.storage import digest
 
@@ -35,16 +35,12 @@ def _mapped(dtype: pl.DataType) -> pl.DataType:
     if dtype in (pl.Int128, pl.UInt128, pl.Categorical):
         return pl.String()
     if isinstance(dtype, pl.List):
-        return pl.List(_mapped(_type(dtype.inner)))
+        return pl.List(_mapped(dtype_of(dtype.inner)))
     if isinstance(dtype, pl.Array):
-        return pl.Array(_mapped(_type(dtype.inner)), dtype.size)
+        return pl.Array(_mapped(dtype_of(dtype.inner)), dtype.size)
     if isinstance(dtype, pl.Struct):
-        return pl.Struct({each.name: _mapped(_type(each.dtype)) for each in dtype.fields})
+        return pl.Struct({each.name: _mapped(dtype_of(each.dtype)) for each in dtype.fields})
     return dtype
-
-
-def _type(dtype: object) -> pl.DataType:
-    return dtype if isinstance(dtype, pl.DataType) else dtype()  # type: ignore[operator]
 
 
 class Form:
@@ -100,7 +96,7 @@ def _cast(rows: pl.DataFrame, names: list[str], schema: pl.Schema) -> pl.DataFra
     """These columns with the types of the schema; nothing is done if they are so already."""
     rows = rows if rows.columns == names else rows.select(names)
     wanted = {name: schema[name] for name, dtype in rows.schema.items() if dtype != schema[name]}
-    return rows.cast(wanted) if wanted else rows  # type: ignore[arg-type]
+    return rows.cast(wanted) if wanted else rows  # type: ignore[arg-type]  # types by name
 
 
 # ------------------------------------------------------------------------------------------- rows

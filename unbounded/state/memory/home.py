@@ -22,6 +22,7 @@ from unbounded.state.changelog import (
     catalogue_of,
     forget_unneeded,
     history,
+    is_intact,
     log_history,
     number_of,
     pack,
@@ -223,10 +224,7 @@ class MemoryHome:
         self._credit = {name: record["tables"][name]["credit"] for name in self._tables}
 
     def verify(self, ref: StateRef) -> bool:
-        try:
-            return digest(self._storage.read(ref["name"])) == str(ref["digest"])
-        except FileNotFoundError:
-            return False
+        return is_intact(self._storage, ref)
 
     # --------------------------------------------------------------------------------------- tidy
     def tidy(self, committed: int) -> None:

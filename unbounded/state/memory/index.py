@@ -14,7 +14,7 @@ from polars._typing import PolarsDataType
 from unbounded.state.memory.arrays import Elastic
 from unbounded.state.memory.slots import Slots
 
-__all__ = ["Hashes", "Index", "canonical", "hash_rows"]
+__all__ = ["Hashes", "Index", "canonical", "dtype_of", "hash_rows"]
 
 Hashes: TypeAlias = npt.NDArray[np.uint64]
 
@@ -43,18 +43,19 @@ def canonical(value: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
         nan = pl.lit(float("nan"), dtype)
         return pl.when(value == 0).then(pl.lit(0.0, dtype)).when(value.is_nan()).then(nan).otherwise(value)
     if isinstance(dtype, pl.Struct):
-        fields = [(field.name, canonical(value.struct.field(field.name), _type(field.dtype))) for field in dtype.fields]
+        fields = [(each.name, canonical(value.struct.field(each.name), dtype_of(each.dtype))) for each in dtype.fields]
         changed = [expr.alias(name) for name, expr in fields if expr is not None]
         return pl.when(value.is_not_null()).then(value.struct.with_fields(changed)) if changed else None
     if isinstance(dtype, pl.List | pl.Array):
-        inner = canonical(pl.element(), _type(dtype.inner))
+        inner = canonical(pl.element(), dtype_of(dtype.inner))
         if inner is None:
             return None
         return value.list.eval(inner) if isinstance(dtype, pl.List) else value.arr.eval(inner)
     return None
 
 
-def _type(dtype: PolarsDataType) -> pl.DataType:
+def dtype_of(dtype: PolarsDataType) -> pl.DataType:
+    """A type that stands as its bare class, as those within nested types may, as a type."""
     return dtype if isinstance(dtype, pl.DataType) else dtype()
 
 
