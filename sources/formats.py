@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import polars as pl
@@ -44,13 +44,15 @@ class _Parquet:
     knows_hive: ClassVar[bool] = True
     edges: ClassVar[tuple[int, int]] = (0, EDGE)
     lenient: ClassVar[tuple[str, ...]] = (*LENIENT, "cast_options=")
+    _said: dict[str | None, pl.Schema] = field(default_factory=dict, compare=False)
+    """The schema of the last file, by what its writer said of it: to find that is a third of the work of parsing it."""
 
     def is_complete(self, glimpse: Glimpse) -> bool:
         return glimpse.file.size >= 12 and glimpse.tail[-4:] in (b"PAR1", b"PARE")
 
     def unlike(self, glimpse: Glimpse, columns: pl.Schema) -> list[str] | None:
         try:
-            return differences(pl.read_parquet_schema(io.BytesIO(glimpse.tail)), columns)
+            return differences(self._schema(glimpse.tail), columns)
         except (pl.exceptions.PolarsError, OSError):  # a footer larger than the tail, or an encrypted one
             return None
 
@@ -58,6 +60,13 @@ class _Parquet:
         self, files: list[str] | list[bytes], columns: pl.Schema | None, from_path: FromPath = NOTHING
     ) -> pl.LazyFrame:
         return pl.scan_parquet(files, schema=columns, glob=False, **_hive(from_path), **self.options)
+
+    def _schema(self, tail: bytes) -> pl.Schema:
+        said = pl.read_parquet_metadata(io.BytesIO(tail)).get("ARROW:schema")
+        if said is None or said not in self._said:
+            self._said.clear()
+            self._said[said] = pl.Schema(pl.read_parquet_schema(io.BytesIO(tail)))
+        return self._said[said]
 
 
 @dataclass(frozen=True)
