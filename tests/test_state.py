@@ -584,13 +584,15 @@ def test_any_damage_of_any_file_is_an_error_that_names_it_or_changes_nothing() -
     assert len(named) >= 6
 
 
-def test_a_commit_that_failed_can_be_tried_again_under_another_name() -> None:
+def test_what_comes_after_a_commit_that_failed_begins_at_the_one_before() -> None:
     shelf = Shelf()
     home, table = counting(shelf)
     table.merge(count([1, 2]))
-    home.commit(0, "a")
+    before = home.commit(0, "a")
     table.merge(count([2, 3]))
     with pytest.raises(FileExistsError):
         home.commit(0, "a")
+    home.restore(before)
+    table.merge(count([2, 3]))
     ref = home.commit(1, "b")
     assert content(counting(shelf, ref)[1].scan()) == content(pl.DataFrame({"k": [1, 2, 3], "n": [1, 2, 1], "u": None}))

@@ -7,7 +7,7 @@ rows per key, in an order) and logs (rows without a key). A home holds them and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -132,7 +132,7 @@ class Log(Protocol):
 
 
 class Home(Protocol):
-    """Where state lives. Everything but `tidy` and `metrics` is called by the one thread that runs the query."""
+    """Where state lives. Everything but `tidy`, `metrics` and what `seal` gives is called by the query's one thread."""
 
     kind: str
     """One word, as in `state=`: "memory", "files", ... Every StateRef carries it as `home`."""
@@ -167,7 +167,14 @@ class Home(Protocol):
     def commit(self, version: int, attempt: str) -> StateRef:
         """Write durably what changed since the last commit, as one new object.
 
-        Versions rise. `attempt` is new each time, so that two writers never share a name.
+        Versions rise. `attempt` is new each time, so that two writers never share a name. After one that failed,
+        `restore` comes first.
+        """
+
+    def seal(self, version: int, attempt: str) -> Callable[[], StateRef]:
+        """`commit` in two steps: what has changed is fixed now, and durable when the answer is called.
+
+        That may be in another thread, while the tables change on, and must have ended before the next commit.
         """
 
     def verify(self, ref: StateRef) -> bool:

@@ -178,6 +178,10 @@ class _InFolder:
     def commit(self, version: int, attempt: str) -> StateRef:
         return {**self._home.commit(version, attempt), "folder": self._folder}
 
+    def seal(self, version: int, attempt: str) -> Callable[[], StateRef]:
+        write = self._home.seal(version, attempt)
+        return lambda: {**write(), "folder": self._folder}
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._home, name)
 

@@ -286,6 +286,11 @@ class LayeredHome:
         self._age()
         return {**ref, "home": self.kind}
 
+    def seal(self, version: int, attempt: str) -> Callable[[], StateRef]:
+        """As `Home.seal`, but all is done at once: what is cold is looked up while the next batch runs."""
+        ref = self.commit(version, attempt)
+        return lambda: ref
+
     def restore(self, ref: StateRef | None) -> None:
         """As `Home.restore`."""
         self._refuse_little()

@@ -7,7 +7,7 @@ the files.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import polars as pl
@@ -130,37 +130,41 @@ class MemoryHome:
 
     # ------------------------------------------------------------------------------------- commit
     def commit(self, version: int, attempt: str) -> StateRef:
+        return self.seal(version, attempt)()
+
+    def seal(self, version: int, attempt: str) -> Callable[[], StateRef]:
         with self._shared:
             catalogue, deltas = self._catalogue, self._deltas
         deltas = tuple(delta for delta in deltas if number_of(delta.name) > catalogue.until)
         changes = {name: part.changes() for name, part in (self._tables | self._logs).items()}
         changed = {name: rows for name, rows in changes.items() if rows is not None}
-        credit = {name: self._earned(name, changed.get(name), catalogue.segment) for name in self._tables}
-        frames, blob = pack(changed)
+        self._credit = {name: self._earned(name, changed.get(name), catalogue.segment) for name in self._tables}
         record = {
             "schemas": self._shapes.schemas,
             "tables": {
-                name: {"watermark": table.watermark, "expired": table.expired_by(version), "credit": credit[name]}
+                name: {"watermark": table.watermark, "expired": table.expired_by(version), "credit": self._credit[name]}
                 for name, table in self._tables.items()
             },
             "segment": catalogue.segment,
             "catalogue": catalogue.file,
             "deltas": deltas,
-            "frames": frames,
         }
-        content = encode("state", version, record, blob)
-        file = Reference(f"state/{version}.{attempt}", digest(content))
-        self._storage.put(file.name, content)
-
         for table in self._tables.values():
             table.settle(version)
         for log in self._logs.values():
             log.settle()
-        self._credit = credit
-        with self._shared:
-            self._deltas = (*deltas, file) if changed else deltas
         self._leave_parts(version, catalogue.segment)
-        return {"home": self.kind, "name": file.name, "digest": file.digest}
+
+        def write() -> StateRef:
+            frames, blob = pack(changed)
+            content = encode("state", version, {**record, "frames": frames}, blob)
+            file = Reference(f"state/{version}.{attempt}", digest(content))
+            self._storage.put(file.name, content)
+            with self._shared:
+                self._deltas = (*deltas, file) if changed else deltas
+            return {"home": self.kind, "name": file.name, "digest": file.digest}
+
+        return write
 
     def _earned(self, name: str, changed: pl.DataFrame | None, segment: int) -> int:
         """How many slots of the base may be copied: one per row of a delta, at most the whole table once."""

@@ -6,7 +6,7 @@ A history is a list of operations. Each is done to a home and to plain lists of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,7 +53,7 @@ def operations(length: int = 14) -> st.SearchStrategy[list[Operation]]:
             st.tuples(st.just("lookup"), some),
             st.tuples(st.just("probe"), some),
             st.tuples(st.just("commit")),
-            st.tuples(st.just("commit")),
+            st.tuples(st.just("seal")),
             st.tuples(st.just("tidy")),
             st.tuples(st.just("abandon")),
             st.tuples(st.just("crash")),
@@ -73,6 +73,10 @@ class Past:
     tables: dict[str, Model]
     multimaps: dict[str, Many]
     log: list[str]
+
+
+def _nothing() -> None:
+    """What there is to write where no commit was begun."""
 
 
 class Opens(Protocol):
@@ -95,6 +99,7 @@ class History:
     past: list[Past] = field(default_factory=list)
     attempts: int = 0
     tidied: int = -1  # the highest version that tidy was told of
+    unwritten: Callable[[], None] = _nothing
 
     def __post_init__(self) -> None:
         tables = {"table": spec_of(self.keys), "members": set_of(self.keys), "recent": recent_of(self.keys)}
@@ -105,7 +110,7 @@ class History:
 
     def open(self) -> None:
         """A new process: declare and restore the last commit."""
-        last = self.past[-1]
+        last, self.unwritten = self.past[-1], _nothing
         self.home = self.contract.open(self.place)
         self.tables = {name: self.home.table(name, model.spec) for name, model in last.tables.items()}
         self.multimaps = {name: self.home.multimap(name, model.spec) for name, model in last.multimaps.items()}
@@ -170,11 +175,16 @@ class History:
                     keys = keys_at(many.keys, chosen).with_row_index("asked")
                     assert in_order(self.multimaps[name].probe(keys)) == in_order(many.probe(keys))
             case ("commit",):
-                self.commit()
+                self.seal()
+                self.write()
+            case ("seal",):
+                self.seal()
             case ("tidy",):
+                self.write()
                 self.tidied = max(self.tidied, self.past[-1].version)
                 self.home.tidy(self.past[-1].version)
             case ("abandon",):
+                self.write()
                 self.restore()
             case ("crash",):
                 self.open()
@@ -195,11 +205,24 @@ class History:
             self.multimaps[name].append(rows)
             many.append(rows)
 
-    def commit(self) -> None:
+    def seal(self) -> None:
+        """Begin a commit, which what follows must not change; it is lost if a crash comes before `write`."""
+        self.write()
         version, self.attempts = self.past[-1].version + 1, self.attempts + 1
-        ref = self.home.commit(version, f"attempt{self.attempts}")
-        assert self.home.verify(ref)
-        assert ref["home"] == self.home.kind
+        commit = self.home.seal(version, f"attempt{self.attempts}")
         tables = {name: model.copy() for name, model in self.folded.items()}
         multimaps = {name: many.copy() for name, many in self.listed.items()}
-        self.past.append(Past(version, ref, tables, multimaps, list(self.added)))
+        log = list(self.added)
+
+        def write() -> None:
+            ref = commit()
+            assert self.home.verify(ref)
+            assert ref["home"] == self.home.kind
+            self.past.append(Past(version, ref, tables, multimaps, log))
+
+        self.unwritten = write
+
+    def write(self) -> None:
+        """Make the commit durable that was begun, if there is one."""
+        self.unwritten, write = _nothing, self.unwritten
+        write()
