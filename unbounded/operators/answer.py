@@ -70,6 +70,12 @@ class Answer:
         columns = (one if name == one.meta.output_name() else one.alias(name) for one, name in kept if name is not None)
         return replace(self, columns=tuple(columns))
 
+    def told(self, name: str, spec: TableSpec | MultimapSpec) -> TableSpec | MultimapSpec:
+        """The shape of one of the operator's tables, with what people see of it where others can query it."""
+        if name != self.table or isinstance(spec, MultimapSpec):
+            return spec
+        return replace(spec, shown=self.columns, parts=self.parts)
+
     # On disk ------------------------------------------------------------------------------------
     def record(self) -> dict[str, Any]:
         """As JSON; without `columns` if they are not to be had without the query."""

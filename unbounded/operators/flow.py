@@ -149,7 +149,15 @@ class Flow:
 
     def tables(self) -> dict[str, TableSpec | MultimapSpec]:
         """What the home of the state must keep: operator id and table name, joined with "/"."""
-        return {f"{one.id}/{name}": spec for one in self.operators for name, spec in one.tables().items()}
+        return self._tables
+
+    @cached_property
+    def _tables(self) -> dict[str, TableSpec | MultimapSpec]:
+        return {
+            f"{one.id}/{name}": one.answer.told(name, spec)
+            for one in self.operators
+            for name, spec in one.tables().items()
+        }
 
     def pinned(self) -> dict[str, Any]:
         """What a restart compares."""

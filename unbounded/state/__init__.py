@@ -31,12 +31,17 @@ class TableSpec:
 
     `expiry` names an Int64 value column: the time, in epoch milliseconds, from which on the row may go; null is never.
     Without it nothing ever expires.
+
+    A home whose tables others can query shows them a row as `shown`, expressions over its columns under the user's
+    names, as far as it can; `parts` say what the first value columns are, for people.
     """
 
     key: pl.Schema
     values: pl.Schema
     merge: tuple[pl.Expr, ...]
     expiry: str | None
+    shown: tuple[pl.Expr, ...] = ()
+    parts: tuple[str, ...] = ()
 
 
 class Table(Protocol):

@@ -71,7 +71,9 @@ def files_state(memory_limit: str | int = "1GB") -> StateOptions:
 def sqlite_state(memory_limit: str | int = "1GB", path: str | os.PathLike[str] | None = None) -> StateOptions:
     """State in a file of SQLite, which other tools can read while the query runs: in the checkpoint, or at `path`.
 
-    Rows that a batch touches are also kept in memory, up to about `memory_limit`.
+    The view `aggregate_1` has a row for each key of the step aggregate-1, as `postgresql_state` says; times in it are
+    text, in UTC, and a float that is NaN is null, for SQLite has neither. Rows that a batch touches are also kept in
+    memory, up to about `memory_limit`.
 
     >>> sqlite_state(path="state.db")
     sqlite_state(memory_limit=1000000000, path='state.db')
@@ -90,9 +92,14 @@ def postgresql_state(url: str, schema: str | None = None, memory_limit: str | in
 
     `url` is "postgresql://user:password@host/database"; it stands in no checkpoint, progress or log. `schema` is the
     schema of the database with the tables, one of its own for each query; without it, the query's `explain()` names it.
-    The table `aggregate_1_groups` has the key columns, and parts of the aggregates, which `ub.read_state_metadata`
-    explains. Rows that a batch touches are also
-    kept in memory, up to about `memory_limit`.
+
+    Each step that `explain()` names has a view: `aggregate_1` has a row for each key that aggregate-1 remembers,
+    with your keys and counts, sums, means, variances, extremes and ends under your names. Of what SQL cannot say simply
+    (a median, std, a sum divided by another) it has the parts, such as "sum of v"; a value that PostgreSQL cannot hold
+    (a year above 9999, a NUL in a text) is null. Views change with the tables, in one transaction per batch; the table
+    below is `aggregate_1_groups`. GRANT SELECT on a view lasts until the query names its columns otherwise.
+
+    Rows that a batch touches are also kept in memory, up to about `memory_limit`.
 
     >>> postgresql_state("postgresql://ada:secret@db.example/sales", memory_limit="1MB")
     postgresql_state(url='postgresql://db.example/sales', memory_limit=1000000)

@@ -18,7 +18,7 @@ from unbounded.state.layered.cold import NUMBER, Layout
 from unbounded.state.memory.index import dtype_of
 from unbounded.storage import digest
 
-__all__ = ["EXACT", "KEY", "Codec", "Held", "in_text", "is_nested", "key_text", "of_text", "quoted"]
+__all__ = ["EXACT", "KEY", "Codec", "Held", "in_text", "is_nested", "key_text", "of_text", "quoted", "sql_names"]
 
 KEY, EXACT = "__key", "__exact"
 """Columns of every table, beside those of the state."""
@@ -44,6 +44,8 @@ class Held:
     """Which values it cannot hold; None if it holds all."""
     select: str = "{}"
     """SQL of the column, when it is read."""
+    shown: str = "{}"
+    """SQL of the column, for people."""
 
 
 # ------------------------------------------------------------------------------------------- text
@@ -123,7 +125,7 @@ class Codec:
     def __init__(self, layout: Layout, held: Callable[[pl.DataType], Held]) -> None:
         self.layout, self.schema = layout, layout.schema
         names = [name for name in self.schema if name != NUMBER]
-        self.columns = dict(zip(names, _sql_names(names), strict=True))
+        self.columns = dict(zip(names, sql_names(names), strict=True))
         """The name of a column in the database by its name in Polars."""
         self._held = {name: held(self.schema[name]) for name in names}
         self._json = pl.Struct({name: _plain_type(self.schema[name]) for name in names})
@@ -221,7 +223,7 @@ def key_text(key: pl.Schema) -> pl.Expr:
     return pl.concat_str(parts, separator=",")
 
 
-def _sql_names(names: Collection[str]) -> list[str]:
+def sql_names(names: Collection[str]) -> list[str]:
     """Names that a database keeps and tells apart: not too long, without NUL, and different for SQLite, too."""
     taken = [*_TAKEN, *(name.lower() for name in names)]
     return [

@@ -1,9 +1,9 @@
 """How does state live in tables of a PostgreSQL database, which others query while the query runs?
 
-    select origin, __0 from "unbounded_3f0c9a6e21d4".aggregate_1_groups;
+    select origin, mean_delay from "unbounded_3f0c9a6e21d4".aggregate_1;
     select max(version) from "unbounded_3f0c9a6e21d4".__versions;
 
-Keys have the user's names, `__0`, `__1`, ... are the parts of aggregates: `ub.read_state_metadata` says of what.
+That is a view; in the table below it, `aggregate_1_groups`, `__0`, `__1`, ... are the parts of aggregates.
 
 One commit is one transaction, so a reader sees whole versions. Measured: rows go in by COPY as text that Polars writes
 and come out in binary, through psycopg; the Arrow ingest and fetch of ADBC took as long (10,000 rows over 10^5 keys:
@@ -168,6 +168,11 @@ class PostgresqlDatabase:
                 return ConnectorError(
                     f"{failed}: {said}. {nothing}. Give the user of the url the right to make tables there: "
                     "GRANT CREATE ON DATABASE, or a schema= that it owns"
+                )
+            case "2BP01":
+                return ConnectorError(
+                    f"{failed}: {said}. {nothing}. What you made of the views of the state stands in the way of a "
+                    "change of the query: drop it, start the query again, and make it anew"
                 )
             case _:
                 return ConnectorError(

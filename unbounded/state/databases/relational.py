@@ -4,6 +4,7 @@
     __versions    one row per commit that can be restored, with its attempt and note
     __tables      what the tables of state are called here; see `unbounded.state.databases.relations`
     __log         rows of logs, a piece per commit
+    __views       the views that people look at, and how they were made; see `unbounded.state.databases.views`
 
 A commit is one transaction. An older version is looked at through what the later ones have changed; only the next
 commit takes these back for good, because a restart may look at an older version before it adopts a newer one.
@@ -26,7 +27,7 @@ import polars as pl
 
 from unbounded.errors import CheckpointError, ConcurrentQueryError, CorruptRecordError
 from unbounded.state import StateRef
-from unbounded.state.databases.encoding import key_text
+from unbounded.state.databases.encoding import key_text, quoted
 from unbounded.state.databases.relations import Database, Relation, Statement, destruction
 from unbounded.state.layered.cold import Changes, Layout
 from unbounded.storage import Storage, decode, digest, encode
@@ -51,6 +52,7 @@ class Relational:
         self._version: int | None = None  # what is looked at; None before the first commit
         self._newest: tuple[int, str] | None = None  # what was seen there last: version and digest
         self._forgotten = 0
+        self._viewed = False  # whether the views are as the declarations say
 
     @property
     def description(self) -> str:
@@ -113,6 +115,7 @@ class Relational:
             "__versions": versions,
             "__tables": "name text PRIMARY KEY, relation text",
             "__log": f"{log}, PRIMARY KEY (name, version)",
+            "__views": "name text PRIMARY KEY, definition text",
         }
         return [Statement(f"CREATE TABLE IF NOT EXISTS {name} ({columns})") for name, columns in tables.items()]
 
@@ -120,6 +123,7 @@ class Relational:
     def restore(self, ref: StateRef | None) -> Mapping[str, Any]:
         with self.database.turn:
             self.database.present()
+            self._viewed = False
             there = self._open(create=ref is None)
             if ref is not None:
                 return self._show(ref, there=there)
@@ -189,7 +193,7 @@ class Relational:
         with self.database.turn, self.database.transaction():
             self._refuse_change()
             self._go_back()
-            statements = []
+            statements = [] if self._viewed else self._views()
             for name, change in changes.items():
                 relation = self._relations[name]
                 relation.prepare()
@@ -199,7 +203,7 @@ class Relational:
                 statements.append(_piece(name, version, 0, rows))
             sql = "INSERT INTO __versions (version, digest, attempt, note) VALUES ($1, $2, $3, $4)"
             self.database.run([*statements, Statement(sql, (*newest, attempt, text))])
-        self._version, self._newest = version, newest
+        self._version, self._newest, self._viewed = version, newest, True
         for relation in self._relations.values():
             relation.look_ahead()
         return {"name": f"state/{version}.{attempt}", "digest": newest[1], "place": self.description}
@@ -223,10 +227,11 @@ class Relational:
                     statements.append(Statement(f"DELETE FROM {table} WHERE version > $1", (self._version,)))
             self.database.run(statements)
             return
-        statements = []
+        views = self.database.fetch("SELECT name FROM __views")
+        statements = [Statement(f"DROP VIEW IF EXISTS {quoted(view)}") for (view,) in views]
         for _, table in self.database.fetch("SELECT name, relation FROM __tables"):
             statements += destruction(table)
-        statements += [Statement(f"DELETE FROM {table}") for table in ("__tables", "__versions", "__log")]
+        statements += [Statement(f"DELETE FROM {table}") for table in ("__tables", "__versions", "__log", "__views")]
         taken: set[str] = set()
         for name, relation in self._relations.items():
             table = _table_name(name, taken)
@@ -234,6 +239,27 @@ class Relational:
             relation.begin(table)
             statements += [Statement("INSERT INTO __tables VALUES ($1, $2)", (name, table)), *relation.creation()]
         self.database.run(statements)
+
+    def _views(self) -> list[Statement]:
+        """What makes the views as the declarations say; one that is so already keeps who may read it."""
+        taken = {table for _, table in self.database.fetch("SELECT name, relation FROM __tables")}
+        wanted = {}
+        for name, relation in self._relations.items():
+            if definition := relation.view():
+                view = _table_name(name.partition("/")[0], taken)
+                taken.add(view)
+                wanted[view] = definition
+        there: dict[str, str] = dict(self.database.fetch("SELECT name, definition FROM __views"))
+        statements = []
+        for view in sorted(wanted.keys() | there.keys()):
+            if wanted.get(view) == there.get(view):
+                continue
+            statements.append(Statement(f"DROP VIEW IF EXISTS {quoted(view)}"))
+            statements.append(Statement("DELETE FROM __views WHERE name = $1", (view,)))
+            if view in wanted:
+                statements.append(Statement(f"CREATE VIEW {quoted(view)} AS {wanted[view]}"))
+                statements.append(Statement("INSERT INTO __views VALUES ($1, $2)", (view, wanted[view])))
+        return statements
 
     def verify(self, ref: StateRef) -> bool:
         with self.database.turn:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import polars as pl
 
 from unbounded.state.databases.encoding import EXACT, KEY, Codec, Held, quoted
+from unbounded.state.databases.views import view
 from unbounded.state.layered.cold import NUMBER, Changes, Layout
 
 __all__ = ["Database", "Relation", "Statement", "destruction"]
@@ -206,6 +207,10 @@ class Relation:
     def _identity_types(self) -> list[str]:
         types = [f"{KEY} {self._database.text} NOT NULL"]
         return [*types, f"{NUMBER} bigint NOT NULL"] if self.layout.many else types
+
+    def view(self) -> str:
+        """SQL of what people see of it; "" where there is nothing to see."""
+        return view(self.layout, self._now, self._codec.columns, self._database.held)
 
     def prepare(self) -> None:
         """Make the tables that only this connection sees; what is past is, of each row, the oldest undo since then."""

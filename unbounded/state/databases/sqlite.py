@@ -181,12 +181,32 @@ def _named(parameters: Sequence[Any]) -> dict[str, Any]:
     return {str(place): value for place, value in enumerate(parameters, 1)}
 
 
+_PER_SECOND = {"ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
+
+def _time_in_text(dtype: pl.DataType) -> str:
+    """SQL of a time as ISO text, in UTC, with a fraction of a second if there is one; a duration stays a number."""
+    match dtype:
+        case pl.Date():
+            return "date({0} * 86400, 'unixepoch')"
+        case pl.Time():
+            form, ticks = "%H:%M:%S", _PER_SECOND["ns"]
+        case pl.Datetime():
+            form, ticks = "%Y-%m-%d %H:%M:%S", _PER_SECOND[dtype.time_unit]
+        case _:
+            return "{0}"
+    rest = f"(({{0}} % {ticks} + {ticks}) % {ticks})"  # of a time before 1970, % alone would be negative
+    fraction = f"CASE WHEN {rest} = 0 THEN '' ELSE printf('.%0{len(str(ticks)) - 1}d', {rest}) END"
+    return f"strftime('{form}', ({{0}} - {rest}) / {ticks}, 'unixepoch') || {fraction}"
+
+
 def _held(dtype: pl.DataType) -> Held:
     """Without a declared type SQLite keeps a float as it is; declared REAL, -0.0 would lose its sign."""
     if dtype == pl.Boolean or (dtype.is_integer() and dtype not in (pl.UInt64, pl.Int128, pl.UInt128)):
         return Held("integer", pl.Int64(), lambda value: value.cast(pl.Int64), lambda value: value.cast(dtype))
     if dtype.is_temporal():
-        return Held("integer", pl.Int64(), lambda value: value.to_physical(), lambda value: value.cast(dtype))
+        shown = _time_in_text(dtype)
+        return Held("integer", pl.Int64(), lambda v: v.to_physical(), lambda v: v.cast(dtype), shown=shown)
     if dtype.is_float():
         return Held("", pl.Float64(), lambda v: v.cast(pl.Float64), lambda v: v.cast(dtype), lambda v: v.is_nan())
     if dtype == pl.Binary:

@@ -25,13 +25,15 @@ class Layout:
     """What lies outside for a table or a multimap.
 
     Rows are found by `key` (canonical: no -0.0; null and NaN are keys), and each is identified by `key`, and by NUMBER
-    too if `many`. `expiry` names an Int64 value column or is None.
+    too if `many`. `expiry` names an Int64 value column or is None. `shown` and `parts` are as in `TableSpec`.
     """
 
     key: pl.Schema
     values: pl.Schema
     expiry: str | None
     many: bool = False
+    shown: tuple[pl.Expr, ...] = ()
+    parts: tuple[str, ...] = ()
 
     @property
     def identity(self) -> pl.Schema:

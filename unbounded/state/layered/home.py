@@ -212,7 +212,7 @@ class LayeredHome:
         """As `Home.table`."""
         self._declared.add(name, key=spec.key, values=spec.values)
         Hot(name, spec)  # refuses a spec that cannot be kept, before the place has to
-        rows = self._cold.rows(name, Layout(spec.key, spec.values, spec.expiry))
+        rows = self._cold.rows(name, Layout(spec.key, spec.values, spec.expiry, shown=spec.shown, parts=spec.parts))
         table = LayeredTable(name, spec, rows, self._bound)
         self._parts[name] = table
         return table
