@@ -116,6 +116,9 @@ class Binder:
     def verify(self, ref: StateRef) -> bool:
         return ref["name"] in self.kept and ref["digest"] == "-"
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def tidy(self, committed: int) -> None:
         return
 

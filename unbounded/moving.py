@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from typing import Any
 
 from unbounded.checkpoint import Checkpoint
@@ -49,11 +50,12 @@ def move_state(
     storage = open_storage(checkpoint, storage_options)
     Remembered.of(storage, None)  # a folder that is no checkpoint is not made one by the lock
     records = Checkpoint(storage)
-    try:
+    with ExitStack() as homes:
+        homes.callback(records.close)
         records.hold("move_state")
         found = Remembered.of(storage, None)
         here, origin = folder_of(found.ref), options_for(found.ref, from_, storage.url, "from_")
-        source = open_home(origin, storage, here, limited=False)
+        source = homes.enter_context(closing(open_home(origin, storage, here, limited=False)))
         if source.kind == target.kind and open_home(target, storage, here).description == source.description:
             raise CheckpointError(
                 f"the state of {storage.url} is in {source.description} already. Start the query with "
@@ -65,10 +67,9 @@ def move_state(
             folder = folder_for(target, None) if target.is_outside else records.free_folder
             if not target.is_outside:
                 storage.remove(files_of(storage, folder))  # of a move that did not come to its end
-            ref = _copied(found, source, open_home(target, storage, folder, limited=False))
+            there = homes.enter_context(closing(open_home(target, storage, folder, limited=False)))
+            ref = _copied(found, source, there)
         records.move(found.commit, ref, left=None if origin.is_outside else here)
-    finally:
-        records.close()
 
 
 def _still_there(records: Checkpoint, found: Remembered, target: StateOptions) -> StateRef | None:
@@ -77,7 +78,8 @@ def _still_there(records: Checkpoint, found: Remembered, target: StateOptions) -
     if began is None or home_of(began) != target.kind:
         return None
     try:
-        return began if open_home(target, found.storage, folder_of(began)).verify(began) else None
+        with closing(open_home(target, found.storage, folder_of(began))) as home:
+            return began if home.verify(began) else None
     except CheckpointError:  # a place of the same kind, in which something else is
         return None
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -345,13 +346,11 @@ class MicroBatches:
 
     def close(self) -> None:
         """End the run; the checkpoint can be opened again at once."""
-        try:
-            self._beside.close()
-        finally:
-            try:
-                self._sink.close()
-            finally:
-                self._checkpoint.close(forget=self._forget_at_end)
+        with ExitStack() as ending:  # all of it, whatever one raises; the last first
+            ending.callback(self._checkpoint.close, forget=self._forget_at_end)
+            ending.callback(self._sink.close)
+            ending.callback(self._home.close)
+            ending.callback(self._beside.close)
 
     def _progress(self, intent: Intent, phases: Phases, outcome: Outcome | None) -> Progress:
         """Report a committed batch; without an outcome it was adopted."""

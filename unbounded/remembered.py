@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -162,11 +163,16 @@ class Remembered:
         answer = None if table else self._answer(operator)
         options = options_for(self.ref, state, self.storage.url)
         home = open_home(options, self.storage, folder_of(self.ref), limited=False)
+        with closing(home):
+            return self._shown(home, operator, table, answer)
+
+    def _shown(self, home: Home, operator: str, table: str, answer: Answer | None) -> pl.LazyFrame:
         tables, _ = self.declared_at(home)
         home.look(self.ref)
         if answer is None:
             name = f"{operator}/{table}"
             return (tables[name] if name in tables else tables.multimaps[name]).scan().lazy()
+        said = self.operators[operator]
         own = {f"{operator}/{name}": name for name in said["tables"]}
         tables = Tables(
             {own[name]: table for name, table in tables.items() if name in own},

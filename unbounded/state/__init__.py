@@ -193,3 +193,9 @@ class Home(Protocol):
 
     def metrics(self) -> dict[str, dict[str, int]]:
         """For every table and multimap its `rows` and an estimate of its `bytes` in memory."""
+
+    def close(self) -> None:
+        """Let go of connections, mapped files and memory; what is committed stays. Closing again does nothing.
+
+        No `tidy` runs meanwhile. Before anything else is asked of it, the home needs a `restore` or a `look`.
+        """

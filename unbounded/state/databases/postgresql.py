@@ -249,6 +249,11 @@ class PostgresqlDatabase:
     def tidy(self) -> None:
         """Nothing to do: the server tidies up by itself."""
 
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
 
 def _psycopg() -> Any:
     try:

@@ -265,6 +265,13 @@ class Relational:
         with self.database.turn:
             return self._open(create=False) and self._committed(ref)[1] is not None
 
+    def close(self) -> None:
+        """As `Cold.close`."""
+        with self.database.turn:
+            for relation in self._relations.values():
+                relation.begin(None)
+            self.database.close()
+
     # ---------------------------------------------------------------------------------------- logs
     def logged(self, name: str) -> Iterator[pl.DataFrame]:
         last, until = -1, -1 if self._version is None else self._version

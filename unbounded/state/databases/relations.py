@@ -85,6 +85,9 @@ class Database(Protocol):
     def tidy(self) -> None:
         """What is to be done now and then, beside the running query."""
 
+    def close(self) -> None:
+        """End the connection, if there is one."""
+
 
 class Relation:
     """The rows of one table or multimap; none until `begin` says where they lie.

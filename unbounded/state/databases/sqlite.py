@@ -175,6 +175,11 @@ class SqliteDatabase:
         with self._errors(), closing(sqlite3.connect(self._path, timeout=10)) as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()  # the last one puts all changes into the main file
+            self._connection = None
+
 
 def _named(parameters: Sequence[Any]) -> dict[str, Any]:
     """$1 is a name to SQLite; by position it would be the one that stands first in the text."""

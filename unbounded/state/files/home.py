@@ -329,6 +329,14 @@ class FilesCold:
         """As `Cold.verify`."""
         return is_intact(self._storage, ref)
 
+    def close(self) -> None:
+        """As `Cold.close`: a file is mapped as long as somebody holds its rows."""
+        with self._tidying:
+            for rows in self._rows.values():
+                rows.begin(0, (), None)
+            self._begin(Catalogue(0), ())
+            self._offered = (self._catalogue, ())
+
     # --------------------------------------------------------------------------------------- tidy
     def tidy(self, committed: int) -> None:
         """As `Cold.tidy`."""

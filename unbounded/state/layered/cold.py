@@ -122,3 +122,6 @@ class Cold(Protocol):
 
     def tidy(self, committed: int) -> None:
         """As `Home.tidy`."""
+
+    def close(self) -> None:
+        """As `Home.close`."""

@@ -319,3 +319,11 @@ class LayeredHome:
     def metrics(self) -> dict[str, dict[str, int]]:
         """As `Home.metrics`."""
         return {name: {"rows": len(part), "bytes": part.nbytes} for name, part in list(self._parts.items())}
+
+    def close(self) -> None:
+        """As `Home.close`."""
+        for part in self._parts.values():
+            part.load({})
+        for log in self._logs.values():
+            log.load(iter(()))
+        self._cold.close()

@@ -282,6 +282,22 @@ class HomeContract:
             with pytest.raises(CheckpointError, match=str(wrong["name"])):
                 home.restore(wrong)
 
+    def test_a_closed_home_leaves_what_it_committed_and_no_more_to_those_behind_it(self, tmp_path: Path) -> None:
+        keys = KEYS["int64"]
+        home = self.open(tmp_path)
+        table = _table(home, keys)
+        table.merge(rows_of(keys, [(0, 1, None)]))
+        ref, expected = home.commit(0, "a"), content(table.scan())
+        table.merge(rows_of(keys, [(1, 1, None)]))
+        home.close()
+        home.close()
+        again = self.open(tmp_path)
+        found = again.table("table", spec_of(keys))
+        for restored, one in ((found, again), (table, home)):
+            one.restore(ref)
+            assert content(restored.scan()) == expected
+            one.close()
+
     def test_metrics_count_rows_and_bytes(self, tmp_path: Path) -> None:
         home = self.open(tmp_path)
         _table(home).merge(rows_of(KEYS["int64"], [(0, 1, None), (1, 1, None), (0, 1, None)]))
