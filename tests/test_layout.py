@@ -47,6 +47,7 @@ ORDER = (
     "operators",
     "remembered",
     "moving",
+    "resetting",
     "inputs",
     "report",
     "query",

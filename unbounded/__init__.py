@@ -4,7 +4,6 @@ import importlib
 import types
 import typing
 
-from unbounded.checkpoint import reset
 from unbounded.connectors import (
     Blames,
     Bounded,
@@ -37,6 +36,7 @@ from unbounded.now import current_timestamp
 from unbounded.partials.user_defined import aggregate
 from unbounded.progress import Listener, Progress, QueryStatus
 from unbounded.remembered import read_state, read_state_metadata
+from unbounded.resetting import reset
 from unbounded.scan import (
     infer_schema,
     scan,

@@ -27,9 +27,9 @@ from unbounded.connectors import Offset
 from unbounded.errors import CheckpointError, ConcurrentQueryError, QueryChangedError
 from unbounded.state import StateRef
 from unbounded.state.folders import files_of, folder_of
-from unbounded.storage import Lock, Storage, decode, encode, open_storage
+from unbounded.storage import Lock, Storage, decode, encode
 
-__all__ = ["RETAIN", "Checkpoint", "Commit", "Intent", "reset"]
+__all__ = ["RETAIN", "Checkpoint", "Commit", "Intent", "everything", "owner"]
 
 RETAIN = 100
 """Batches whose records and state stay readable."""
@@ -110,7 +110,7 @@ class Checkpoint:
         Afterwards `id`, `pinned` (as of the first start), `last` (the newest commit, None before the first batch)
         and `pending` (an intent without a commit) are set.
         """
-        self._take(_owner(run_id, name))
+        self._take(owner(run_id, name))
         commits, offsets = self._numbers("commits"), self._numbers("offsets")
         self._read_metadata(pinned, may_differ, fresh=not commits and not offsets)
         gaps = sorted(set(range(commits[0], commits[-1])).difference(commits)) if commits else []
@@ -149,7 +149,7 @@ class Checkpoint:
     def close(self, *, forget: bool = False) -> None:
         """Give the lock back; with `forget`, delete everything first, for nobody can come back."""
         if forget:
-            self._storage.remove(_everything(self._storage))
+            self._storage.remove(everything(self._storage))
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -180,7 +180,7 @@ class Checkpoint:
 
     def hold(self, purpose: str) -> None:
         """Take the lock for something else than a run."""
-        self._take(_owner(purpose, None))
+        self._take(owner(purpose, None))
 
     def _take(self, owner: Mapping[str, Any]) -> None:
         self._lock = self._storage.lock(owner)
@@ -252,7 +252,8 @@ class Checkpoint:
             raise QueryChangedError(self.url, differences)
 
 
-def _owner(run_id: str, name: str | None) -> dict[str, Any]:
+def owner(run_id: str, name: str | None) -> dict[str, Any]:
+    """Who holds the lock, for those who find it taken."""
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
@@ -285,42 +286,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _everything(storage: Storage) -> list[str]:
+def everything(storage: Storage) -> list[str]:
     """All records of a checkpoint. The metadata first: without them, a start refuses instead of half-continuing."""
     folders = ("commits", "offsets", "operators", "moved")
     records = ["metadata", *(f"{folder}/{name}" for folder in folders for name in storage.names(folder))]
     homes = ["", *(f"homes/{name}" for name in storage.names("homes"))]
     return [*records, *(name for folder in homes for name in files_of(storage, folder))]
-
-
-def reset(
-    checkpoint: str | os.PathLike[str],
-    *,
-    pending_only: bool = False,
-    storage_options: Mapping[str, Any] | None = None,
-) -> list[str]:
-    """Delete a checkpoint, so that a query starts anew there; returns the names that were deleted.
-
-    The output of the query stays: give the new start another path, or delete the old output too. With
-    `pending_only`, forget only what the next batch meant to read, so that it is planned anew: for a file that
-    cannot be read, or is gone. An exactly-once sink needs no such help, for a batch that it does not hold is planned
-    anew at each start; foreach_batch may have seen some of its rows.
-
-    ConcurrentQueryError while a query runs on it; CheckpointError if the folder is no checkpoint.
-    """
-    storage = open_storage(checkpoint, storage_options)
-    everything = _everything(storage)
-    if len(everything) == 1 and "metadata" not in storage.names(""):
-        raise CheckpointError(f"{storage.url} holds no checkpoint, so nothing was deleted. Check the path")
-    lock = storage.lock(_owner("reset", None))
-    try:
-        commits = [int(name) for name in storage.names("commits")]
-        if pending_only:
-            intents = (name for name in storage.names("offsets") if int(name) > max(commits, default=-1))
-            names = [f"offsets/{name}" for name in intents]
-        else:
-            names = everything
-        storage.remove(names)
-    finally:
-        lock.release()
-    return names

@@ -41,7 +41,7 @@ def move_state(
     The query must not run, and its last batch must be complete. If this is interrupted, at any moment, either the query
     goes on where it was, or it has moved. The state passes through memory, whatever its limit is. The old home keeps
     the batches that are retained, for `ub.read_state`; then its files in the checkpoint are deleted, but tables of a
-    database outside stay until you drop them.
+    database outside stay until `ub.reset`.
 
     Raises ConcurrentQueryError while a query runs on the checkpoint, CheckpointError if there is no state, if it is
     in that home already, or if a batch was begun and not completed, PlanError for a `state` that is no home.

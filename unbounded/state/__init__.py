@@ -194,6 +194,9 @@ class Home(Protocol):
     def metrics(self) -> dict[str, dict[str, int]]:
         """For every table and multimap its `rows` and an estimate of its `bytes` in memory."""
 
+    def destroy(self) -> bool:
+        """Delete what lies outside of the folder of the home, for good; whether there was something."""
+
     def close(self) -> None:
         """Let go of connections, mapped files and memory; what is committed stays. Closing again does nothing.
 

@@ -83,7 +83,7 @@ class PostgresqlDatabase:
     def __init__(self, url: str, schema: str | None) -> None:
         self._driver = _psycopg()
         self._settings = self._read(url)
-        self._schema = schema
+        self._schema, self._own = schema, schema is None
         self.turn: AbstractContextManager[Any] = threading.RLock()
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
 
@@ -248,6 +248,11 @@ class PostgresqlDatabase:
 
     def tidy(self) -> None:
         """Nothing to do: the server tidies up by itself."""
+
+    def vanish(self) -> None:
+        held = "SELECT 1 FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) LIMIT 1"
+        if self._own and not self.fetch(held, self._schema):
+            self.run([Statement(f"DROP SCHEMA {quoted(self._schema or '')}")])
 
     def close(self) -> None:
         if self._connection is not None:

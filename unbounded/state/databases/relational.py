@@ -34,6 +34,13 @@ from unbounded.storage import Storage, decode, digest, encode
 
 __all__ = ["Relational"]
 
+_TABLES = {
+    "__place": "id text, writing text",
+    "__versions": "version bigint PRIMARY KEY, digest text, attempt text, note text",
+    "__tables": "name text PRIMARY KEY, relation text",
+    "__log": "name {text}, version bigint, level smallint, digest text, rows {blob}, PRIMARY KEY (name, version)",
+    "__views": "name text PRIMARY KEY, definition text",
+}
 _STRIDE = 16  # commits after which old versions are forgotten
 _SLICE = 4096  # rows that are deleted at once, while the query waits
 _PIECES = 64  # of a log: read at once, or joined to one
@@ -68,6 +75,18 @@ class Relational:
 
     # ------------------------------------------------------------------------------------- opening
     def _open(self, *, create: bool) -> bool:
+        """As `_found`, and refuse keys that are written otherwise."""
+        if not self._found(create=create):
+            return False
+        if self.database.fetch("SELECT writing FROM __place") != [(_writing(),)]:
+            raise CheckpointError(
+                f"{self.description} was written with another version of polars or unbounded, which write keys as "
+                "other text, so rows would not be found. Nothing was changed. Go back to these versions and move the "
+                "state to another home with ub.move_state, or start with a new checkpoint"
+            )
+        return True
+
+    def _found(self, *, create: bool) -> bool:
         """Connect; whether there is a place of this checkpoint. CheckpointError if it is another one's."""
         self._id = self._identity(create=create)
         if not self._id or not self.database.open(self._id, create=create):
@@ -79,18 +98,11 @@ class Relational:
                     self.database.run([Statement("INSERT INTO __place VALUES ($1, $2)", (self._id, _writing()))])
         if not self.database.has("__place"):
             return False
-        identity, writing = self.database.fetch("SELECT id, writing FROM __place")[0]
-        if identity != self._id:
+        if self.database.fetch("SELECT id FROM __place") != [(self._id,)]:
             raise CheckpointError(
                 f"{self.description} holds the state of another checkpoint than {self._storage.url}. Nothing was "
                 "changed. Give each query a place of its own, or delete what is there if it is no longer needed; if "
                 "one of the two was restored from a backup, restore the other one, too"
-            )
-        if writing != _writing():
-            raise CheckpointError(
-                f"{self.description} was written with another version of polars or unbounded, which write keys as "
-                "other text, so rows would not be found. Nothing was changed. Go back to these versions and move the "
-                "state to another home with ub.move_state, or start with a new checkpoint"
             )
         return True
 
@@ -108,15 +120,8 @@ class Relational:
         return identity
 
     def _creation(self) -> list[Statement]:
-        versions = "version bigint PRIMARY KEY, digest text, attempt text, note text"
-        log = f"name {self.database.text}, version bigint, level smallint, digest text, rows {self.database.blob}"
-        tables = {
-            "__place": "id text, writing text",
-            "__versions": versions,
-            "__tables": "name text PRIMARY KEY, relation text",
-            "__log": f"{log}, PRIMARY KEY (name, version)",
-            "__views": "name text PRIMARY KEY, definition text",
-        }
+        types = {"text": self.database.text, "blob": self.database.blob}
+        tables = {name: columns.format(**types) for name, columns in _TABLES.items()}
         return [Statement(f"CREATE TABLE IF NOT EXISTS {name} ({columns})") for name, columns in tables.items()]
 
     # -------------------------------------------------------------------------- commit and restore
@@ -227,11 +232,8 @@ class Relational:
                     statements.append(Statement(f"DELETE FROM {table} WHERE version > $1", (self._version,)))
             self.database.run(statements)
             return
-        views = self.database.fetch("SELECT name FROM __views")
-        statements = [Statement(f"DROP VIEW IF EXISTS {quoted(view)}") for (view,) in views]
-        for _, table in self.database.fetch("SELECT name, relation FROM __tables"):
-            statements += destruction(table)
-        statements += [Statement(f"DELETE FROM {table}") for table in ("__tables", "__versions", "__log", "__views")]
+        statements = self._destruction()
+        statements += [Statement(f"DELETE FROM {table}") for table in _TABLES if table != "__place"]
         taken: set[str] = set()
         for name, relation in self._relations.items():
             table = _table_name(name, taken)
@@ -239,6 +241,14 @@ class Relational:
             relation.begin(table)
             statements += [Statement("INSERT INTO __tables VALUES ($1, $2)", (name, table)), *relation.creation()]
         self.database.run(statements)
+
+    def _destruction(self) -> list[Statement]:
+        """No view and no table of state."""
+        views = self.database.fetch("SELECT name FROM __views")
+        statements = [Statement(f"DROP VIEW IF EXISTS {quoted(view)}") for (view,) in views]
+        for (table,) in self.database.fetch("SELECT relation FROM __tables"):
+            statements += destruction(table)
+        return statements
 
     def _views(self) -> list[Statement]:
         """What makes the views as the declarations say; one that is so already keeps who may read it."""
@@ -264,6 +274,18 @@ class Relational:
     def verify(self, ref: StateRef) -> bool:
         with self.database.turn:
             return self._open(create=False) and self._committed(ref)[1] is not None
+
+    def destroy(self) -> bool:
+        """As `Cold.destroy`."""
+        with self.database.turn:
+            self.database.present()
+            if not self._found(create=False):
+                return False
+            with self.database.transaction():
+                own = [Statement(f"DROP TABLE {table}") for table in _TABLES]
+                self.database.run([*self._destruction(), *own])
+            self.database.vanish()
+            return True
 
     def close(self) -> None:
         """As `Cold.close`."""

@@ -85,6 +85,9 @@ class Database(Protocol):
     def tidy(self) -> None:
         """What is to be done now and then, beside the running query."""
 
+    def vanish(self) -> None:
+        """Remove what `open` made, if there is nothing in it."""
+
     def close(self) -> None:
         """End the connection, if there is one."""
 

@@ -175,6 +175,12 @@ class SqliteDatabase:
         with self._errors(), closing(sqlite3.connect(self._path, timeout=10)) as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
+    def vanish(self) -> None:
+        if not self.fetch("SELECT 1 FROM sqlite_master"):
+            self.close()
+            for suffix in ("", "-wal", "-shm"):
+                acts.unlink(f"{self._path}{suffix}")
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()  # the last one puts all changes into the main file

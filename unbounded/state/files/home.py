@@ -329,6 +329,10 @@ class FilesCold:
         """As `Cold.verify`."""
         return is_intact(self._storage, ref)
 
+    def destroy(self) -> bool:
+        """As `Cold.destroy`."""
+        return False
+
     def close(self) -> None:
         """As `Cold.close`: a file is mapped as long as somebody holds its rows."""
         with self._tidying:

@@ -123,5 +123,8 @@ class Cold(Protocol):
     def tidy(self, committed: int) -> None:
         """As `Home.tidy`."""
 
+    def destroy(self) -> bool:
+        """As `Home.destroy`."""
+
     def close(self) -> None:
         """As `Home.close`."""

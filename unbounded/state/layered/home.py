@@ -320,6 +320,10 @@ class LayeredHome:
         """As `Home.metrics`."""
         return {name: {"rows": len(part), "bytes": part.nbytes} for name, part in list(self._parts.items())}
 
+    def destroy(self) -> bool:
+        """As `Home.destroy`."""
+        return self._cold.destroy()
+
     def close(self) -> None:
         """As `Home.close`."""
         for part in self._parts.values():

@@ -246,5 +246,8 @@ class MemoryHome:
     def metrics(self) -> dict[str, dict[str, int]]:
         return {name: {"rows": len(table), "bytes": table.nbytes} for name, table in list(self._tables.items())}
 
+    def destroy(self) -> bool:
+        return False
+
     def close(self) -> None:
         self._restore_nothing()
