@@ -90,7 +90,13 @@ def test_a_running_query_shows_where_it_stands() -> None:
         seen = page(query)
         assert "hourly active" in seen.text
         assert query.last_progress is not None
-        for word in ("aggregate-1", "watermark", "2026-03-01T03:15:00.000Z", "into memory (no guarantee)"):
+        for word in (
+            "aggregate-1",
+            "watermark",
+            "2026-03-01T03:15:00.000Z",
+            "into memory (no guarantee)",
+            query.last_progress.state or "no state",
+        ):
             assert word in seen.text
         batches, rows_in, rows_out, late = f"0 to {query.last_progress.batch_id}", 3, 1, 1
         assert f"watermark {batches} {rows_in} {rows_out} {late} " in seen.text

@@ -6,6 +6,7 @@ import io
 import itertools
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -83,3 +84,17 @@ def test_progress_tells_the_watermark_a_batch_decided_by_and_the_one_behind_it()
     told = [(one.event_time.get("watermark"), one.event_time["next"]) for one in query.recent_progress]
     early, later = "2026-03-01T00:00:20.000Z", "2026-03-01T00:00:40.000Z"
     assert told == [(None, early), (early, later), (later, later)]
+
+
+@pytest.mark.filterwarnings("ignore::unbounded.UnboundedStateWarning")
+def test_progress_names_the_home_of_the_state_if_there_is_any(tmp_path: Path) -> None:
+    feed = ub.MemorySource({"k": pl.String})
+    feed.add([{"k": "a"}])
+    places: Any = {"trigger": ub.once(), "output_mode": "complete"}
+    home = ub.sqlite_state(path=tmp_path / "state.db")
+    counts = ub.scan_memory(feed).group_by("k").agg(pl.len()).sink_memory(state=home, **places)
+    assert counts.last_progress is not None
+    assert counts.last_progress.state == counts.last_progress["state"] == f"SQLite file {tmp_path / 'state.db'}"
+    rows = ub.scan_memory(feed).sink_memory(trigger=ub.once())
+    assert rows.last_progress is not None
+    assert rows.last_progress.state is None

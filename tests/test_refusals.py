@@ -44,6 +44,19 @@ WRITTEN: dict[str, Case] = {
         lambda: Declared().add("aggregate-1/groups", key=pl.Schema({"__version": pl.Int64})),
         r"'aggregate-1/groups' has the column '__version'.*rename\(",
     ),
+    "a column of state without a name": (
+        lambda: frame().rename({"k": ""}).group_by("").agg(pl.len()).sink_memory(output_mode="update"),
+        r"'aggregate-1/groups' has a column without a name.*rename\(\{\"\": \"value\"\}\)",
+    ),
+    "more columns of state than a database has": (
+        lambda: (
+            frame()
+            .group_by("k")
+            .agg((pl.col("v") + n).max().alias(f"{n}") for n in range(2000))
+            .sink_memory(output_mode="update", state=ub.postgresql_state("postgresql://localhost:1/sales"))
+        ),
+        r"'aggregate-1/groups' needs 200\d columns, and a table of postgresql has at most 1600\. Cut .*state=\"files\"",
+    ),
     "state at a url that cannot be read": (
         lambda: postgresql_home(Shelf(), "postgresql://[", 1 << 30),
         r"url .* cannot be read.*user:password@host:5432/database",
@@ -296,6 +309,8 @@ WRITTEN: dict[str, Case] = {
         lambda: frame().sink_memory(state="memroy"),
         r"state is 'memroy'.*did you mean 'memory'\? Write 'memory', 'files', 'sqlite' or \"postgresql://",
     ),
+    "home in capitals": (lambda: frame().sink_memory(state="MEMORY"), r"'MEMORY'.*did you mean 'memory'\? Write"),
+    "home misspelt": (lambda: frame().sink_memory(state="sqllite"), r"'sqllite'.*did you mean 'sqlite'\? Write"),
     "home by a URL of another kind": (
         lambda: frame().sink_memory(state="mysql://ada:secret@db/sales"),
         r"state is 'mysql://\.\.\.', and there is no such home of state\. Write 'memory'",
@@ -316,6 +331,10 @@ WRITTEN: dict[str, Case] = {
     "a schema that is no name": (
         lambda: ub.postgresql_state("postgresql://db/sales", schema="s" * 64),
         r"schema is 's+', which is no name of PostgreSQL: a text of 1 to 63 bytes\. Write .*leave it out",
+    ),
+    "a schema of PostgreSQL's own": (
+        lambda: ub.postgresql_state("postgresql://db/sales", schema="pg_hourly"),
+        r"schema is 'pg_hourly', and names that begin with pg_ are PostgreSQL's own\. Write .*schema='hourly'",
     ),
     "an SQLite file that would be none": (
         lambda: ub.sqlite_state(path=":memory:"),

@@ -117,7 +117,7 @@ def test_a_file_of_sqlite_with_tables_of_others_keeps_these(tmp_path: Path) -> N
 
 
 def test_of_state_that_was_moved_both_places_are_named(tmp_path: Path, postgresql: PostgresServer) -> None:
-    places = [ub.sqlite_state(path=tmp_path / "state.db"), postgresql.get_uri()]
+    places: list[Any] = [ub.sqlite_state(path=tmp_path / "state.db"), postgresql.get_uri()]
     before = schemas(postgresql)
     run(tmp_path, places[0])
     ub.move_state(tmp_path / "ckpt", places[1], from_=places[0])

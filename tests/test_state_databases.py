@@ -314,6 +314,24 @@ def test_a_checkpoint_without_a_place_of_state_is_refused(opened: Open, tmp_path
         place.restore(ref)
 
 
+def test_a_place_that_the_query_did_not_have_is_not_taken_for_a_backup(
+    tmp_path: Path, postgresql: PostgresServer
+) -> None:
+    (tmp_path / "in").mkdir()
+    test_crash.arrive(tmp_path / "in", 0)
+    url = postgresql.get_uri()
+    for name, one, other in (
+        ("sqlite", ub.sqlite_state(path=tmp_path / "one.db"), ub.sqlite_state(path=tmp_path / "other.db")),
+        ("schemas", ub.postgresql_state(url, schema="one"), ub.postgresql_state(url, schema="other")),
+    ):
+        places: Any = {"checkpoint": tmp_path / name, "output_mode": "complete", "trigger": ub.available_now()}
+        sums(ub.scan_parquet(tmp_path / "in")).sink_memory(state=one, **places)
+        with pytest.raises(
+            CheckpointError, match=r"committed to .*one.*, and state= names another place.*Write state="
+        ):
+            sums(ub.scan_parquet(tmp_path / "in")).sink_memory(state=other, **places)
+
+
 def test_a_place_that_belongs_to_another_checkpoint_is_refused(tmp_path: Path, postgresql: PostgresServer) -> None:
     storages = [open_storage(tmp_path / name) for name in ("one", "other")]
     file, url = tmp_path / "shared.db", postgresql.get_uri()

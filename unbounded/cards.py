@@ -186,7 +186,8 @@ def _operators(last: Progress) -> list[str]:
 def _ends(last: Progress) -> str:
     sources = ", ".join(source.description for source in last.sources)
     promise = "no guarantee" if last.sink.guarantee == "none" else last.sink.guarantee
-    text = f"from {sources} into {last.sink.description} ({promise}), last batch at {last.timestamp}"
+    state = f", state in {last.state}" if last.state is not None else ""
+    text = f"from {sources} into {last.sink.description} ({promise}){state}, last batch at {last.timestamp}"
     return f"<span style='{_MUTED}'>{escape(text)}</span>"
 
 

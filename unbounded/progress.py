@@ -104,6 +104,8 @@ class Progress(Record):
     sink: SinkProgress
     adopted: bool = False
     """Whether the batch had already reached the sink before a crash, and was only committed now."""
+    state: str | None = None
+    """Where the state lies, without credentials; None of a query that remembers nothing."""
 
     @property
     def json(self) -> str:

@@ -366,5 +366,5 @@ class MicroBatches:
             interval=interval,
             inputs=self._inputs,
             sink=self._sink,
-            sizes=self._home.metrics(),
+            home=self._home,
         )

@@ -43,7 +43,8 @@ def read_state(
     operator: such as "aggregate-1", as `explain()` names it; may be left out when there is one. With the name of a
         table behind it, "aggregate-1/groups", that table as it is stored.
     batch_id: the last one by default; the last 100 are retained.
-    raw: the parts that are stored in place of the answer, such as the count and the sum that make a mean.
+    raw: the parts that are stored in place of the answer, such as the count and the sum that make a mean, a row for
+        each key. Values of their own tables (of a median, say) are read under the names of these.
     state: as for the query; needed where that is a database, for the checkpoint does not hold its URL.
 
     The state of all operators is read into memory for that. A query that runs is not disturbed.
@@ -156,10 +157,7 @@ class Remembered:
         operator, table = self._chosen(asked)
         said = self.operators[operator]
         if raw and not table:
-            if len(said["tables"]) > 1:
-                names = " or ".join(f'"{operator}/{one}"' for one in said["tables"])
-                raise PlanError(f"raw=True, and {operator} keeps several tables. Write operator={names}")
-            (table,) = said["tables"]
+            table = said["answer"]["table"]
         answer = None if table else self._answer(operator)
         options = options_for(self.ref, state, self.storage.url)
         home = open_home(options, self.storage, folder_of(self.ref), limited=False)

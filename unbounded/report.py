@@ -13,6 +13,7 @@ from unbounded.inputs import Inputs
 from unbounded.operators import FINAL
 from unbounded.operators.flow import Outcome
 from unbounded.progress import OperatorProgress, Progress, SinkProgress, SourceProgress
+from unbounded.state import Home
 
 __all__ = ["Phases", "left_open", "report"]
 
@@ -43,9 +44,10 @@ def report(
     interval: float,
     inputs: Inputs,
     sink: Sink,
-    sizes: Mapping[str, Mapping[str, int]],
+    home: Home,
 ) -> Progress:
     """The progress record of a batch; `outcome` is None where it was adopted, `interval` seconds since the last."""
+    sizes = home.metrics()
     spent = sum(value for name, value in spent_ms.items() if name != "triggerExecution")
     read = outcome.read if outcome is not None else {}
     rows = sum(read.values())
@@ -85,6 +87,7 @@ def report(
             guarantee=sink.guarantee,
         ),
         adopted=outcome is None,
+        state=home.description if sizes else None,
     )
 
 

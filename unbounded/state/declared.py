@@ -28,7 +28,7 @@ class Declared:
         """As a record says them."""
 
     def add(self, name: str, **columns: pl.Schema) -> None:
-        """Declare a name. PlanError if it is taken, or if a column has a name that a home needs for itself."""
+        """Declare a name. PlanError if it is taken, or if a column has no name, or one that a home needs for itself."""
         if name in self.schemas:
             raise PlanError(f"state {name!r} is declared twice; give every table, multimap and log a name of its own")
         own = sorted(_OWN & {column for schema in columns.values() for column in schema})
@@ -36,6 +36,11 @@ class Declared:
             raise PlanError(
                 f"state {name!r} has the column {' and '.join(map(repr, own))}, a name that homes of state give to "
                 f"columns of their own. Rename it before this step, e.g. rename({{{own[0]!r}: {own[0].strip('_')!r}}})"
+            )
+        if any("" in schema for schema in columns.values()):
+            raise PlanError(
+                f"state {name!r} has a column without a name, and Polars gives such a column another one when frames "
+                'are put together. Name it before this step, e.g. rename({"": "value"})'
             )
         self.schemas[name] = {part: _written(schema) for part, schema in columns.items()}
 

@@ -109,6 +109,11 @@ def postgresql_state(url: str, schema: str | None = None, memory_limit: str | in
             f"postgresql_state(url) takes a URL, and this {type(url).__name__} is none of PostgreSQL. Write "
             f"ub.postgresql_state({_URL})"
         )
+    if isinstance(schema, str) and schema.lower().startswith("pg_"):
+        raise PlanError(
+            f"schema is {schema!r}, and names that begin with pg_ are PostgreSQL's own. Write another one, such as "
+            f"schema={schema[3:] or 'sales_by_hour'!r}, or leave it out for one named by the checkpoint"
+        )
     if schema is not None and not (isinstance(schema, str) and 0 < len(schema.encode()) < _NAME):
         raise PlanError(
             f"schema is {schema!r}, which is no name of PostgreSQL: a text of 1 to {_NAME - 1} bytes. Write one, "
@@ -152,7 +157,7 @@ def checked_state(state: object, what: str = "state") -> StateOptions:
         raise PlanError(f"{what} is of type {type(state).__name__}, which is no home of state. Write {valid}")
     scheme, is_url, _ = state.partition("://")
     shown = f"{scheme}://..." if is_url else state  # what follows may hold a password
-    hint = nearest(scheme, [*words, "postgresql://..."])
+    hint = nearest(scheme.lower(), [*words, "postgresql://..."])
     raise PlanError(f"{what} is {shown!r}, and there is no such home of state{hint or '.'} Write {valid}")
 
 

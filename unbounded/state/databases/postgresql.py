@@ -78,6 +78,7 @@ class PostgresqlDatabase:
 
     kind = "postgresql"
     text, blob, fleeting, clustered = 'text COLLATE "C"', "bytea", " ON COMMIT DELETE ROWS", ""
+    widest = 1600
     asked = "unnest(string_to_array($1, E'\\n')) f(value)"
 
     def __init__(self, url: str, schema: str | None) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 
 import polars as pl
 
-from unbounded.errors import CheckpointError, ConcurrentQueryError, CorruptRecordError
+from unbounded.errors import CheckpointError, ConcurrentQueryError, CorruptRecordError, PlanError
 from unbounded.state import StateRef
 from unbounded.state.databases.encoding import key_text, quoted
 from unbounded.state.databases.relations import Database, Relation, Statement, destruction
@@ -67,8 +67,15 @@ class Relational:
 
     # ------------------------------------------------------------------------------- declarations
     def rows(self, name: str, layout: Layout) -> Relation:
-        self._relations[name] = Relation(self.database, layout, self._refuse_change)
-        return self._relations[name]
+        relation = Relation(self.database, layout, self._refuse_change)
+        if relation.width > self.database.widest:
+            raise PlanError(
+                f"state {name!r} needs {relation.width} columns, and a table of {self.kind} has at most "
+                f"{self.database.widest}. Cut the step into several with fewer aggregates each, or keep its state in "
+                'memory or files: state="files"'
+            )
+        self._relations[name] = relation
+        return relation
 
     def log(self, name: str, schema: pl.Schema) -> None:
         self._logs.add(name)
@@ -173,13 +180,17 @@ class Relational:
 
     def _lost(self, ref: StateRef) -> str:
         newest = "no commit" if self._newest is None else f"versions up to {self._newest[0]}"
-        before = (
-            f"; it was committed to {ref['place']}" if ref.get("place", self.description) != self.description else ""
-        )
+        told = f"the state {ref['name']} is not in {self.description}, which has {newest} of the last {self._retain}"
+        before = str(ref.get("place", self.description))
+        if not before.startswith(self.description):  # which has no schema as long as none was looked for
+            return (
+                f"{told}: it was committed to {before}, and state= names another place. Nothing was changed. Write "
+                "state= as it was; to take it there, move it with ub.move_state; if the place itself was moved, all "
+                "of it has to come along"
+            )
         return (
-            f"the state {ref['name']} is not in {self.description}, which has {newest} of the last {self._retain}"
-            f"{before}. Nothing was changed. If the place was moved or restored from a backup, give the one that "
-            "belongs to the checkpoint; or start with a new checkpoint and a new output path"
+            f"{told}. Nothing was changed. If the place was restored from a backup, restore the one that belongs to "
+            "the checkpoint; or start with a new checkpoint and a new output path"
         )
 
     def _digest(self, version: int, attempt: str, note: str) -> str:

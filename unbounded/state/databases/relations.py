@@ -45,6 +45,8 @@ class Database(Protocol):
     """What makes a temporary table lose its rows with the transaction; nothing if it has to be told."""
     clustered: str
     """What makes a table lie in the order of its primary key."""
+    widest: int
+    """How many columns a table may have."""
     asked: str
     """SQL of a table `f` with the column `value`: the texts in $1."""
 
@@ -115,6 +117,11 @@ class Relation:
     def nbytes(self) -> int:
         """As `ColdRows`: nothing is held between calls."""
         return 0
+
+    @property
+    def width(self) -> int:
+        """How many columns its widest table has."""
+        return len(self._codec.stored) + 2  # with _VERSION and _THERE
 
     # ------------------------------------------------------------------------------------ looking
     def find(self, keys: pl.DataFrame) -> pl.DataFrame:

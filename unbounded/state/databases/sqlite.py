@@ -61,6 +61,7 @@ class SqliteDatabase:
 
     kind = "sqlite"
     text, blob, fleeting, clustered = "text", "blob", "", " WITHOUT ROWID"
+    widest = 2000
     asked = "json_each($1, '$.k') f"
 
     def __init__(self, path: str, cache: int) -> None:
