@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,12 @@ import polars as pl
 import pytest
 
 from unbounded.errors import CheckpointError, MemoryLimitError
-from unbounded.state import Home, StateRef, Table, TableSpec
+from unbounded.state import Home, MultimapSpec, StateRef, Table, TableSpec
+from unbounded.state.databases.sqlite import sqlite_home
+from unbounded.state.files.home import files_home
 from unbounded.state.layered.cold import Changes, Layout
 from unbounded.state.layered.home import LayeredHome
+from unbounded.storage import open_storage
 from unbounded.testing.contracts.homes import HomeContract
 from unbounded.testing.contracts.tables import in_order
 
@@ -221,3 +224,41 @@ def test_a_batch_that_touches_more_than_the_limit_is_refused_and_nothing_is_lost
     larger.restore(ref)
     again.merge(count(0, 100_000))
     assert len(again) == 100_000
+
+
+MANY = MultimapSpec(COUNT.key, pl.Schema({"until": pl.Int64()}), "until")
+
+
+@pytest.mark.parametrize("place", ["files", "sqlite"])
+def test_a_watermark_may_close_more_than_the_limit_holds(place: str, tmp_path: Path) -> None:
+    limit, storage = 3_000_000, open_storage(tmp_path)
+    homes: dict[str, Callable[[], Home]] = {
+        "files": lambda: files_home(storage, limit),
+        "sqlite": lambda: sqlite_home(storage, limit),
+    }
+    home = homes[place]()
+    table, other, many = home.table("one", COUNT), home.table("other", COUNT), home.multimap("many", MANY)
+    home.restore(None)
+    for version in range(10):
+        rows = count(4_000 * version, 4_000 * version + 4_000).with_columns(until=pl.col("k"))
+        table.merge(rows)
+        other.merge(rows)
+        many.append(rows.select("k", "until"))
+        ref = home.commit(version, "a")
+        home.tidy(version)
+    closed = [each.expire(35_999) for each in (table, other, many)]
+    assert [each["k"].sort().to_list() for each in closed] == [list(range(36_000))] * 3
+    told = sum(each["bytes"] for each in home.metrics().values())
+    assert told > limit  # so the limit was not what kept it from being refused
+    other.merge(rows)  # what does not expire still counts
+    with pytest.raises(MemoryLimitError):
+        table.merge(count(200_000, 240_000))
+    home.restore(ref)
+    assert len(table) == 40_000
+    for each in (table, other, many):
+        each.expire(35_999)
+    ref = home.commit(10, "a")
+    assert sum(each["bytes"] for each in home.metrics().values()) <= limit
+    home.restore(ref)
+    assert [len(each) for each in (table, other, many)] == [4_000] * 3
+    assert table.scan().sort("k").equals(rows)

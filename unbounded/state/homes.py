@@ -60,7 +60,8 @@ class StateOptions:
 def files_state(memory_limit: str | int = "1GB") -> StateOptions:
     """State in memory up to about `memory_limit`, the rest in files of the checkpoint that are mapped into memory.
 
-    For more state than fits into memory. `memory_limit` is a size such as "512MB", or a number of bytes.
+    For more state than fits into memory. `memory_limit` is a size such as "512MB", or a number of bytes. What a batch
+    gives out does not count: rows of groups that close are in memory together, however many close at once.
 
     >>> files_state("512MB")
     files_state(memory_limit=512000000)

@@ -26,6 +26,7 @@ class LayeredMultimap:
 
     _arrived: list[pl.DataFrame]
     _gone: KeySet  # rows outside that were removed since the last commit
+    _told: int  # bytes of these that are in answers of `expire`
     _rows: int
     _next: int
     _watermark: int
@@ -87,7 +88,9 @@ class LayeredMultimap:
         gone, stays = arrived.filter(due), arrived.filter(~due)
         self._arrived = [stays] if stays.height else []
         cold = self._known(self._cold.due(self._watermark))
+        before = self._gone.nbytes
         self._forget(cold)
+        self._told += self._gone.nbytes - before
         self._rows -= gone.height + cold.height
         return pl.concat([gone, cold]).select(self._given.names())
 
@@ -98,6 +101,7 @@ class LayeredMultimap:
         unwanted.number(accepted)
         cold = self._known(self._cold.find(unwanted.frame()))
         self._forget(cold)
+        self._spent()
         arrived = self._arrivals()
         stays = rows_where(arrived, ~unwanted.has(arrived))
         self._arrived = [stays] if stays.height else []
@@ -142,19 +146,23 @@ class LayeredMultimap:
     def _forget(self, cold: pl.DataFrame) -> None:
         if cold.height:
             self._gone.number(cold)
-            self._spent()
 
     # ------------------------------------------------------------------------- durability and size
     @property
     def young(self) -> int:
-        """Bytes that cannot be forgotten before a commit."""
+        """Bytes that cannot be forgotten before a commit, but for `told`."""
         arrived = sum(int(rows.estimated_size()) for rows in self._arrived)
-        return arrived + self._gone.nbytes + self._cold.nbytes
+        return arrived + self._gone.nbytes - self._told + self._cold.nbytes
+
+    @property
+    def told(self) -> int:
+        """As of a table."""
+        return self._told
 
     @property
     def nbytes(self) -> int:
         """Bytes in memory."""
-        return self.young
+        return self.young + self._told
 
     def changes(self) -> Changes:
         """What the place does not have yet."""
@@ -168,12 +176,12 @@ class LayeredMultimap:
         """What changed is durable."""
         self._arrived = []
         if len(self._gone):
-            self._gone = KeySet(self._identity)
+            self._gone, self._told = KeySet(self._identity), 0
 
     def load(self, note: Mapping[str, Any]) -> None:
         """Begin with what the place holds."""
         self._arrived = []
-        self._gone = KeySet(self._identity)
+        self._gone, self._told = KeySet(self._identity), 0
         self._rows, self._watermark = int(note.get("rows", 0)), int(note.get("watermark", _BEGINNING))
         self._next = int(note.get("next", 0))
 

@@ -40,6 +40,7 @@ class LayeredTable:
     _young: Hot
     _old: Hot | None
     _gone: KeySet  # keys that were removed since the last commit; may have come back to the young generation
+    _told: int  # bytes of these keys that are in answers of `expire`
     _rows: int
     _watermark: int
 
@@ -74,7 +75,9 @@ class LayeredTable:
         self._rows -= due.height
         rows = self._counted(lambda: self._young.expire(self._watermark))
         rows = pl.concat([rows, due.select(rows.columns)]) if due.height else rows
+        before = self._gone.nbytes
         self._forget(rows)
+        self._told += self._gone.nbytes - before
         return rows
 
     def remove(self, keys: pl.DataFrame) -> None:
@@ -131,13 +134,18 @@ class LayeredTable:
     # ------------------------------------------------------------------------- durability and size
     @property
     def young(self) -> int:
-        """Bytes that cannot be forgotten before a commit."""
-        return self._young.nbytes + self._gone.nbytes + self._cold.nbytes
+        """Bytes that cannot be forgotten before a commit, but for `told`."""
+        return self._young.nbytes + self._gone.nbytes - self._told + self._cold.nbytes
+
+    @property
+    def told(self) -> int:
+        """Bytes that stand for rows which `expire` gave away: the batch holds these anyway, however many they are."""
+        return self._told
 
     @property
     def nbytes(self) -> int:
         """Bytes in memory."""
-        return self.young + (0 if self._old is None else self._old.nbytes)
+        return self.young + self._told + (0 if self._old is None else self._old.nbytes)
 
     def changes(self) -> Changes:
         """What the place does not have yet."""
@@ -152,13 +160,13 @@ class LayeredTable:
         """What changed is durable."""
         self._young.settle(version)
         if len(self._gone):
-            self._gone = KeySet(self.spec.key)
+            self._gone, self._told = KeySet(self.spec.key), 0
 
     def load(self, note: Mapping[str, Any]) -> None:
         """Begin with what the place holds."""
         self._young = Hot(self.name, self.spec)
         self._old = None
-        self._gone = KeySet(self.spec.key)
+        self._gone, self._told = KeySet(self.spec.key), 0
         self._rows, self._watermark = int(note.get("rows", 0)), int(note.get("watermark", _BEGINNING))
 
     def shrink(self) -> None:
@@ -178,6 +186,8 @@ class _Part(Protocol):
     @property
     def young(self) -> int: ...
     @property
+    def told(self) -> int: ...
+    @property
     def nbytes(self) -> int: ...
     def __len__(self) -> int: ...
     def changes(self) -> Changes: ...
@@ -193,6 +203,8 @@ class LayeredHome:
 
     `beside` of these bytes are memory of `cold` itself. Half of the limit is for what one batch touches;
     MemoryLimitError if a batch needs more than all of it, or if the limit is too low for the tables that are declared.
+    What expires does not count: a watermark that jumps may close more groups at once than fit within the limit, and
+    refusing them would stop the query for ever.
     """
 
     def __init__(self, cold: Cold, *, memory_limit: int, beside: int = 0) -> None:
@@ -247,11 +259,14 @@ class LayeredHome:
 
     def _shrunk(self) -> bool:
         """Whether memory is within the limit, if need be without what was not touched lately."""
-        if sum(part.nbytes for part in self._parts.values()) <= self._limit:
+        if self._used() <= self._limit:
             return True
         for part in self._parts.values():
             part.shrink()
-        return sum(part.nbytes for part in self._parts.values()) <= self._limit
+        return self._used() <= self._limit
+
+    def _used(self) -> int:
+        return sum(part.nbytes - part.told for part in self._parts.values())
 
     def _age(self) -> None:
         """After a commit nothing is young any more that takes more than half of the limit."""
