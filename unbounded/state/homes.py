@@ -76,6 +76,10 @@ def sqlite_state(memory_limit: str | int = "1GB", path: str | os.PathLike[str] |
     text, in UTC, and a float that is NaN is null, for SQLite has neither. Rows that a batch touches are also kept in
     memory, up to about `memory_limit`.
 
+    SQLite has no checksums of its pages, so a bit that flips in the file on its disk may change a row unnoticed; what
+    the other homes keep in files has digests. For a disk that is not trusted take "files", or a file system with
+    checksums.
+
     >>> sqlite_state(path="state.db")
     sqlite_state(memory_limit=1000000000, path='state.db')
     """

@@ -3,6 +3,9 @@
 Chosen by measurement (find and write B rows with undo, synced, of 10^6 keys, ms; two cores, medians of 11, one run):
 B = 100 / 1,000 / 10,000: SQLite 6.7 / 49 / 379, RocksDB 6.5 / 41 / 329, LMDB 8.1 / 30 / 249; 54, 86 and 465 MB of
 file. It needs no dependency, and its tables can be read with any tool while the query runs.
+
+Rows have no digest: one in each row cost 15, 5 and 20 % of the CPU time of finding and writing B of 10^5 rows (medians
+of 11, interleaved), and does not see a flipped bit in a key, whose row is just not found.
 """
 
 from __future__ import annotations
