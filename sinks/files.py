@@ -316,8 +316,7 @@ class FileSink:
         replaced = committed - 1 if now.owner.mode == "complete" else now.merger.until if now.merger else -1
         if entry.batch <= replaced:
             entry = replace(entry, files=(), removed=None)
-        # The commit that repeats the newest entry may not be durable yet: then a start asks for the one before.
-        return replace(entry, receipt=None) if entry.batch <= committed - max(self._retain, 2) else entry
+        return replace(entry, receipt=None) if entry.batch <= committed - self._retain else entry
 
 
 def _turn(committed: int) -> int:

@@ -143,7 +143,7 @@ class FileSource:
         )
         self._counts: dict[str, int] = {}
         self._bad: dict[File, pl.DataFrame] = {}  # of the files that were read last, what could not be read
-        self._judged: dict[File, list[str]] = {}  # files of the batch, with what is staged of each
+        self._judged: dict[File, list[str]] = {}  # files of batches not yet acknowledged, with what is staged
         self._refuse_overlap(function)
 
     def _refuse_overlap(self, function: str) -> None:
@@ -224,7 +224,7 @@ class FileSource:
 
     def _sifted(self, files: list[File]) -> pl.LazyFrame:
         """The rows that can be read, collected: only whoever has read a record knows that it is good."""
-        self._bad, self._judged = {}, {}
+        self._bad = {}
         with suppress(*_UNREADABLE):
             return self._files.scan(files).collect().lazy()
         self._check_identity(files)  # a file that is gone is no bad record
@@ -252,7 +252,7 @@ class FileSource:
         if self._letters is not None:
             paths = {file: self._files.folder.path(file.name) for file in self._bad}
             staged = {file: [self._letters.stage(file, paths[file], bad)] for file, bad in self._bad.items()}
-            self._judged = {file: staged.get(file, []) for file in files}
+            self._judged |= {file: staged.get(file, []) for file in files}
 
     def unreadable(self, until: Offset) -> str | None:
         """The first file that cannot be read, its first bad line, and why. Slow: for the message of a failure."""
@@ -275,7 +275,7 @@ class FileSource:
 
     def _staged(self, files: list[File], letters: DeadLetters) -> list[str]:
         """The names of what is bad in files: as this run found, or as is staged if an earlier run read them."""
-        found = (self._judged[file] if file in self._judged else letters.staged(file) for file in files)
+        found = (self._judged.pop(file) if file in self._judged else letters.staged(file) for file in files)
         return [name for names in found for name in names]
 
     def metrics(self) -> dict[str, Any]:

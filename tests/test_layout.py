@@ -50,6 +50,7 @@ ORDER = (
     "resetting",
     "inputs",
     "report",
+    "history",
     "query",
     "handle",
     "iteration",

@@ -174,7 +174,8 @@ class Counts(Protocol):
 
 
 class Sink(Protocol):
-    """Where the answer goes. Its methods are called from one thread, batch by batch.
+    """Where the answer goes. Its methods are called one at a time, batch by batch; where `guarantee` is exactly-once,
+    `write` is so in another thread, while the query computes the batch behind.
 
     `modes` are the output modes it can keep. `keeps_table` says that in update mode it holds one row
     per key and understands `removed`; other sinks are handed rows alone.
@@ -232,11 +233,7 @@ class Tidies(Protocol):
     """A connector with work that can wait: merge logs, delete what was replaced."""
 
     def tidy(self, committed: int) -> None:
-        """Called in the background, never twice at once; everything up to batch `committed` is durable.
-
-        Of an exactly-once sink by its own record alone, perhaps: a crash may leave the checkpoint one batch behind, and
-        the next start asks for the receipts of both.
-        """
+        """Called in the background, never twice at once; everything up to batch `committed` is durable."""
 
 
 def lacking(connector: object, promise: type[Source] | type[Sink]) -> str:

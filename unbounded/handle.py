@@ -10,6 +10,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TypeAlias
 
 import polars as pl
@@ -184,8 +185,8 @@ class StreamingQuery(ShownQuery):
             case Once():
                 self._look(lambda: self._batches.run_once(limited=False))
             case AvailableNow(final=final):
-                ends = self._batches.ends()
-                while not self._stopping.is_set() and self._look(lambda: self._batches.run_once(ends=ends)):
+                run = partial(self._batches.run_once, ends=self._batches.ends(), ahead=self._goes_on)
+                while self._has_more() and self._look(run):
                     continue
                 if final and not self._stopping.is_set():
                     self._look(self._batches.finish)
@@ -193,13 +194,23 @@ class StreamingQuery(ShownQuery):
                     _log.warning("%s", left)
             case every:
                 pause = _SHORTEST_PAUSE
-                while not self._stopping.is_set():
+                # A batch of an interval begins at its tick; without one it may begin while the one before ends.
+                run = partial(self._batches.run_once, ahead=lambda: every.seconds == 0 and self._goes_on())
+                while self._has_more():
                     started = time.monotonic()
-                    found = self._look(self._batches.run_once)
+                    found = self._look(run)
                     pause = _SHORTEST_PAUSE if found else min(2 * pause, _LONGEST_PAUSE)
                     wait = max(every.pause(started, time.monotonic()), 0.0 if found else pause)
                     if self._wake.wait(wait):
                         self._wake.clear()
+
+    def _goes_on(self) -> bool:
+        """Whether a new batch may begin."""
+        return not self._stopping.is_set()
+
+    def _has_more(self) -> bool:
+        """Whether there is another turn. A batch that was begun is the one that runs when the query is stopped."""
+        return self._goes_on() or self._batches.is_ahead
 
     def _look(self, run: _Look) -> bool:
         with self._idle:

@@ -5,12 +5,13 @@ Every method takes and gives offsets by source name, and leaves out the sources 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import polars as pl
 
 from unbounded.connectors import Blames, Counts, Located, Offset, Remembers, Source, Tidies, Verifies
+from unbounded.errors import ConnectorError
 from unbounded.plan import Scan
 from unbounded.state import Home, Log
 
@@ -128,7 +129,11 @@ class Inputs:
         for name, offset in until.items():
             self.sources[name].acknowledge(offset)
 
-    def waiting(self) -> Iterator[str]:
-        """What is there and not yet complete."""
-        for source in self.counting.values():
-            yield from source.metrics().get("waiting", ())
+    def refuse_waiting(self) -> None:
+        """ConnectorError if something is there and not yet complete, though the input was declared ended."""
+        found = [name for source in self.counting.values() for name in source.metrics().get("waiting", ())]
+        if found:
+            raise ConnectorError(
+                f"final=True declares the input ended, and {', '.join(map(repr, found[:3]))} still waits to be "
+                "complete: it has no footer or no newline at its end. Complete it or take it away, then start again"
+            )

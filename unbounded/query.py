@@ -1,12 +1,12 @@
 """The loop: one micro-batch after another, each happening exactly once.
 
-`MicroBatches.run_once` reads as the protocol is written: intend, ask the sink, execute, remember,
-write, commit, let go. Nothing here runs in a thread of its own; `manager` gives it one, and one beside it that
-waits for the disk.
+`MicroBatches.run_once` reads as the protocol is written: intend, ask the sink, compute, remember, write, commit, let
+go. Nothing here runs in a thread of its own; `manager` gives it one, and one beside it that waits for the disk.
 
 A batch of which nobody saw a row may be planned anew. So its intent becomes durable while its rows flow, and only
-before the sink sees them; a sink that says exactly what it holds needs none. And what such a sink holds has happened:
-the commit only repeats it, and becomes durable while the next batch flows.
+before the sink sees them; a sink that says exactly what it holds needs none. Such a sink is written to beside: while
+a batch becomes durable there the next one is planned and computed, if asked for, and waits in memory. Nothing of it
+reaches the disk before the batch in front of it is committed, so a crash finds what it would find without all that.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -24,7 +25,8 @@ import polars as pl
 from unbounded.beside import Beside
 from unbounded.checkpoint import Checkpoint, Commit, Intent
 from unbounded.connectors import Identity, Mode, Offset, Sink, Stages, Tidies, WatermarkPolicy
-from unbounded.errors import CheckpointError, ConnectorError, FinishedError
+from unbounded.errors import ConnectorError, FinishedError
+from unbounded.history import refuse_another_attempt, refuse_another_history
 from unbounded.inputs import Inputs
 from unbounded.lineage import table_key
 from unbounded.operators import FINAL, Batch, Tables
@@ -34,13 +36,21 @@ from unbounded.plan import Node
 from unbounded.progress import Progress
 from unbounded.report import Phases, left_open, report
 from unbounded.state import Home, StateRef
-from unbounded.state.homes import refuse_another
 from unbounded.watermarks import advanced, combined, settled
 
 __all__ = ["Background", "MicroBatches"]
 
 Background = Callable[[Callable[[], None]], None]
 """Runs a task some time later, one at a time."""
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """A batch whose rows have flowed. The tables hold what it adds, and nothing of it is durable yet."""
+
+    intent: Intent
+    outcome: Outcome
+    phases: Phases
 
 
 class MicroBatches:
@@ -82,7 +92,9 @@ class MicroBatches:
         self._reported: float | None = None
         self._last: Commit | None = None
         self._pending: Intent | None = None
-        self._running: Mapping[str, Offset] | None = None
+        self._running: Intent | None = None
+        self._ahead: _Computed | None = None
+        self._failed_ahead: tuple[BaseException, Intent | None] | None = None
         self._forget_at_end = forget_at_end
 
     @property
@@ -123,8 +135,8 @@ class MicroBatches:
         self._last, self._pending = self._checkpoint.last, self._checkpoint.pending
         if self._sink_tells and (receipt := self._sink.written(self._next_batch)) is not None:
             self._pending = Commit.of(receipt).intent
-        self._refuse_another_history()
-        refuse_another(self._checkpoint.url, self._last.state if self._last is not None else None, self._home)
+        following = self._next_batch + (self._pending is not None)
+        refuse_another_history(self._checkpoint, self._sink, self._home, self._mode, following)
         self._restore(self._last.state if self._last is not None else None)
         self._checkpoint.describe(self._flow.described(self._inputs.logged))
         self._flow.open(self._wall_clock)
@@ -147,56 +159,43 @@ class MicroBatches:
         }
         return {**self._flow.pinned(), **own}
 
-    def _refuse_another_history(self) -> None:
-        """A crash leaves the sink ahead by the one batch that was begun; anything else means a restored backup."""
-        following = self._next_batch + (self._pending is not None)
-        if self._sink.written(following) is not None:
-            raise CheckpointError(
-                f"{self._checkpoint.url} ends before batch {following}, which {self._sink.description} already holds: "
-                "the checkpoint is older than its output. Restore the newer checkpoint, or start with a new "
-                "checkpoint and a new output path"
-            )
-        # A memory sink of another process began empty, and would show a part of the answer as the whole.
-        remembers = self._sink.guarantee == "exactly-once" or (self._sink.keeps_table and self._mode != "complete")
-        if self._last is not None and remembers and self._sink.written(self._last.batch) is None:
-            raise ConnectorError(
-                f"{self._sink.description} does not hold batch {self._last.batch}, which {self._checkpoint.url} says "
-                "was written there. Restore the output, or start with a new checkpoint and a new output path"
-            )
-
     def _restore(self, ref: StateRef | None) -> None:
         self._home.restore(ref)
         self._inputs.restore()
 
     # One micro-batch ----------------------------------------------------------------------------
-    def run_once(self, *, limited: bool = True, ends: Mapping[str, Offset | None] | None = None) -> Progress | None:
-        """Run the next batch, or None if nothing is new and the watermark has not moved.
+    def run_once(
+        self,
+        *,
+        limited: bool = True,
+        ends: Mapping[str, Offset | None] | None = None,
+        ahead: Callable[[], bool] = lambda: False,
+    ) -> Progress | None:
+        """Run the next batch to its commit, or None if nothing is new and the watermark has not moved.
 
         `ends` keeps an available-now run from passing what was there when it began; `limited` asks to
-        honour the limits per trigger.
+        honour the limits per trigger. `ahead` is asked once this batch only has to become durable: whether the one
+        behind it may be computed meanwhile, as far as the sink allows. It is the next call's then, and so is its error.
         """
-        phases = Phases(self._clock)
-        with phases.phase("triggerExecution"):
-            with phases.phase("latestOffset"):
-                intent = self._pending or self._plan(limited, ends)
-            if intent is None:
-                self._beside.settle()
-                return None
-            return self._run(intent, phases)
+        if self._pending is not None and (receipt := self._sink.written(self._pending.batch)) is not None:
+            return self._adopt(self._pending, receipt)
+        batch = self._next(limited, ends)
+        if batch is None:
+            return None
+        return self._complete(batch, lambda: self._compute_ahead(limited, ends) if ahead() else None)
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether a batch was begun that the next call completes."""
+        return self._ahead is not None or self._failed_ahead is not None
 
     def finish(self) -> Progress | None:
         """Declare the input ended: one last batch with an infinite watermark closes every group."""
+        assert not self.is_ahead, "what was begun is completed before the input is declared ended"
         if self._last is not None and self._last.intent.final:
             return None
-        waiting = list(self._inputs.waiting())
-        if waiting:
-            raise ConnectorError(
-                f"final=True declares the input ended, and {', '.join(map(repr, waiting[:3]))} still waits to be "
-                "complete: it has no footer or no newline at its end. Complete it or take it away, then start again"
-            )
-        phases = Phases(self._clock)
-        with phases.phase("triggerExecution"):
-            return self._run(self._intent({}, FINAL, final=True), phases)
+        self._inputs.refuse_waiting()
+        return self._complete(self._execute(self._intent({}, FINAL, final=True), Phases(self._clock)), lambda: None)
 
     def ends(self) -> dict[str, Offset | None]:
         """How far each source goes now."""
@@ -213,9 +212,31 @@ class MicroBatches:
         """Where the run stands, with what the batch reads, for error messages."""
         if self._running is None:
             return f"between batches, before batch {self._next_batch}"
-        text = str(dict(self._running))
+        text = str(dict(self._running.offsets))
         offsets = text if len(text) <= 500 else f"{text[:500]}..."
-        return f"in batch {self._next_batch} (offsets {offsets}), of which nothing was committed"
+        return f"in batch {self._running.batch} (offsets {offsets}), of which nothing was committed"
+
+    def _next(self, limited: bool, ends: Mapping[str, Offset | None] | None) -> _Computed | None:
+        """The batch that was computed ahead, or else the next one."""
+        if self._failed_ahead is not None:
+            error, self._running = self._failed_ahead
+            raise error
+        batch, self._ahead = self._ahead, None
+        return batch or self._compute(limited, ends)
+
+    def _compute(self, limited: bool, ends: Mapping[str, Offset | None] | None) -> _Computed | None:
+        """Plan the next batch and let its rows flow; None if nothing is due."""
+        phases = Phases(self._clock)
+        with phases.phase("latestOffset"):
+            intent = self._pending or self._plan(limited, ends)
+        return self._execute(intent, phases) if intent is not None else None
+
+    def _compute_ahead(self, limited: bool, ends: Mapping[str, Offset | None] | None) -> None:
+        self._running = None
+        try:
+            self._ahead = self._compute(limited, ends)
+        except BaseException as error:  # of the batch behind; the one in front is on its way, and shall arrive
+            self._failed_ahead = error, self._running
 
     def _plan(self, limited: bool, ends: Mapping[str, Offset | None] | None) -> Intent | None:
         positions = self._last.positions if self._last is not None else {}
@@ -242,41 +263,53 @@ class MicroBatches:
             return None
         return combined(self._last.watermarks, self._flow.delays, self._policy, self._last.watermark)
 
-    def _run(self, intent: Intent, phases: Phases) -> Progress:
-        """Take an intent all the way to its commit."""
-        self._running = intent.offsets
-        planned = self._pending is intent
-        receipt = self._sink.written(intent.batch) if planned else None
-        if receipt is not None:
-            return self._adopt(intent, receipt, phases)
-
-        if not (planned or self._sink_tells):
-            self._beside.begin(lambda: self._checkpoint.intend(intent))
+    def _execute(self, intent: Intent, phases: Phases) -> _Computed:
+        """Read exactly the intended range, and let the rows flow."""
+        self._running = intent
+        if not (self._pending is intent or self._sink_tells):
+            self._beside.begin(partial(self._checkpoint.intend, intent))
+        positions = self._last.positions if self._last is not None else {}
+        batch = Batch(intent.batch, datetime.fromisoformat(intent.time), intent.late, intent.watermark)
         with phases.phase("addBatch"):
-            outcome = self._execute(intent)
+            rows = self._inputs.read(positions, intent.offsets)
+            try:
+                outcome = self._flow.run(batch, rows, self._tables)
+            except (pl.exceptions.PolarsError, OSError) as error:
+                raise self._blamed(intent, error) from error
+            self._inputs.verify(positions, intent.offsets)
+        return _Computed(intent, outcome, phases)
+
+    def _complete(self, batch: _Computed, meanwhile: Callable[[], None]) -> Progress:
+        """Take a batch all the way to its commit; `meanwhile` runs while a sink that tells becomes durable."""
+        intent, outcome, phases = batch.intent, batch.outcome, batch.phases
+        self._running = intent
+        with phases.phase("addBatch"):
             if self._stage is not None:
-                stage = partial(self._stage, intent.batch, outcome.rows, removed=outcome.removed)
-                self._beside.begin(stage)
+                self._beside.begin(partial(self._stage, intent.batch, outcome.rows, removed=outcome.removed))
             attempt = secrets.token_hex(8)
             commit = self._commit_of(intent, attempt, outcome, self._remember(intent, attempt))
-        with phases.phase("walCommit"):
-            self._beside.settle()  # the intent, what is staged, and the commit before
-        with phases.phase("addBatch"):
-            self._sink.write(intent.batch, outcome.rows, commit.record(), removed=outcome.removed)
-        self._commit(commit, phases)
-        return self._progress(intent, phases, outcome)
+        write = partial(self._write, commit, outcome, phases, self._clock())
+        if self._sink_tells:
+            self._beside.begin(write)
+        else:
+            self._beside.settle()  # the intent, before the sink sees a row
+            write()
+        self._last, self._pending = commit, None
+        self._inputs.pass_over(intent.offsets)
+        sizes = self._home.metrics()
+        if self._sink_tells:
+            meanwhile()
+        self._running = intent
+        self._beside.settle()
+        return self._conclude(intent, phases, outcome, sizes)
 
-    def _execute(self, intent: Intent) -> Outcome:
-        """Read exactly the intended range, and let the rows flow."""
-        positions = self._last.positions if self._last is not None else {}
-        rows = self._inputs.read(positions, intent.offsets)
-        batch = Batch(intent.batch, datetime.fromisoformat(intent.time), intent.late, intent.watermark)
-        try:
-            outcome = self._flow.run(batch, rows, self._tables)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise self._blamed(intent, error) from error
-        self._inputs.verify(positions, intent.offsets)
-        return outcome
+    def _write(self, commit: Commit, outcome: Outcome, phases: Phases, waits: float) -> None:
+        """Let the batch happen: in the sink, then in the checkpoint. It `waits` since then for what is staged."""
+        phases.add("walCommit", waits)
+        with phases.phase("addBatch"):
+            self._sink.write(commit.batch, outcome.rows, commit.record(), removed=outcome.removed)
+        with phases.phase("commitOffsets"):
+            self._checkpoint.commit(commit)
 
     def _blamed(self, intent: Intent, error: Exception) -> Exception:
         """An error that names the file that cannot be read, if it is one that did not fit its columns."""
@@ -307,35 +340,45 @@ class MicroBatches:
             state=state,
         )
 
-    def _adopt(self, intent: Intent, receipt: Mapping[str, Any], phases: Phases) -> Progress:
+    def _adopt(self, intent: Intent, receipt: Mapping[str, Any]) -> Progress:
         """The sink holds the batch, only its commit is missing: take that attempt's state, never compute again."""
+        self._running = intent
         commit = Commit.of(receipt)
-        if commit.intent != intent:
-            raise CheckpointError(
-                f"{self._sink.description} holds batch {intent.batch} of other rows than {self._checkpoint.url} "
-                "intends: one of the two was restored from a backup. Restore the other, or start with new ones"
-            )
-        refuse_another(self._checkpoint.url, commit.state, self._home, moved=self._last is not None)
-        if commit.state is not None and not self._home.verify(commit.state):
-            raise CheckpointError(
-                f"{self._checkpoint.url} has lost {commit.state['name']}, the state of batch {intent.batch}, which "
-                f"{self._sink.description} already holds. Restore it from a backup, or start with new ones"
-            )
+        refuse_another_attempt(self._checkpoint, self._sink, self._home, intent, commit)
+        phases = Phases(self._clock)
         with phases.phase("addBatch"):
             self._restore(commit.state)
-        self._commit(commit, phases)
-        return self._progress(intent, phases, None)
-
-    def _commit(self, commit: Commit, phases: Phases) -> None:
-        """The batch happened. Tell the sources, and leave the tidying to the background."""
         with phases.phase("commitOffsets"):
-            self._beside.begin(lambda: self._checkpoint.commit(commit))
-            if not self._sink_tells:
-                self._beside.settle()
-        self._last, self._pending, self._running = commit, None, None
-        self._inputs.pass_over(commit.intent.offsets)
-        self._inputs.acknowledge(commit.intent.offsets)
-        self._background(lambda: self._tidy(commit.batch))
+            self._checkpoint.commit(commit)
+        self._last, self._pending = commit, None
+        self._inputs.pass_over(intent.offsets)
+        return self._conclude(intent, phases, None, self._home.metrics())
+
+    def _conclude(
+        self, intent: Intent, phases: Phases, outcome: Outcome | None, sizes: Mapping[str, Mapping[str, int]]
+    ) -> Progress:
+        """The batch happened: tell the sources, leave the tidying to the background, report.
+
+        Without an outcome it was adopted; `sizes` are those of the tables behind it.
+        """
+        self._running = None
+        self._inputs.acknowledge(intent.offsets)
+        self._background(partial(self._tidy, intent.batch))
+        now = self._clock()
+        interval = now - self._reported if self._reported is not None else 0.0
+        self._reported = now
+        return report(
+            Identity(self.id, self.run_id, self._name),
+            intent,
+            outcome,
+            next_watermark=self._watermark(),
+            spent_ms=phases.spent,
+            interval=interval,
+            inputs=self._inputs,
+            sink=self._sink,
+            sizes=sizes,
+            state=self._home.description,
+        )
 
     def _tidy(self, committed: int) -> None:
         self._home.tidy(committed)
@@ -351,20 +394,3 @@ class MicroBatches:
             ending.callback(self._sink.close)
             ending.callback(self._home.close)
             ending.callback(self._beside.close)
-
-    def _progress(self, intent: Intent, phases: Phases, outcome: Outcome | None) -> Progress:
-        """Report a committed batch; without an outcome it was adopted."""
-        now = self._clock()
-        interval = now - self._reported if self._reported is not None else 0.0
-        self._reported = now
-        return report(
-            Identity(self.id, self.run_id, self._name),
-            intent,
-            outcome,
-            next_watermark=self._watermark(),
-            spent_ms=phases.spent,
-            interval=interval,
-            inputs=self._inputs,
-            sink=self._sink,
-            home=self._home,
-        )

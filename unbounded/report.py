@@ -13,7 +13,6 @@ from unbounded.inputs import Inputs
 from unbounded.operators import FINAL
 from unbounded.operators.flow import Outcome
 from unbounded.progress import OperatorProgress, Progress, SinkProgress, SourceProgress
-from unbounded.state import Home
 
 __all__ = ["Phases", "left_open", "report"]
 
@@ -31,7 +30,11 @@ class Phases:
         try:
             yield
         finally:
-            self.spent[name] = self.spent.get(name, 0.0) + round((self.clock() - started) * 1000, 3)
+            self.add(name, started)
+
+    def add(self, name: str, since: float) -> None:
+        """What has passed since then on the clock, to a phase."""
+        self.spent[name] = self.spent.get(name, 0.0) + round((self.clock() - since) * 1000, 3)
 
 
 def report(
@@ -44,11 +47,11 @@ def report(
     interval: float,
     inputs: Inputs,
     sink: Sink,
-    home: Home,
+    sizes: Mapping[str, Mapping[str, int]],
+    state: str,
 ) -> Progress:
     """The progress record of a batch; `outcome` is None where it was adopted, `interval` seconds since the last."""
-    sizes = home.metrics()
-    spent = sum(value for name, value in spent_ms.items() if name != "triggerExecution")
+    spent = sum(spent_ms.values())
     read = outcome.read if outcome is not None else {}
     rows = sum(read.values())
     event_time = {} if intent.watermark is None else {"watermark": _instant(intent.watermark)}
@@ -87,7 +90,7 @@ def report(
             guarantee=sink.guarantee,
         ),
         adopted=outcome is None,
-        state=home.description if sizes else None,
+        state=state if sizes else None,
     )
 
 
