@@ -163,7 +163,7 @@ def _loses_state_in_a_crash(patch: pytest.MonkeyPatch) -> None:
 def _computes_again_what_the_sink_holds(patch: pytest.MonkeyPatch) -> None:
     def again(self: MicroBatches, intent: Any, receipt: Any) -> Any:
         self._pending = None
-        return self._complete(self._execute(intent, Phases(self._clock)), lambda: None)
+        return self._complete(self._execute(intent, Phases(self._clock)))
 
     patch.setattr(MicroBatches, "_adopt", again)
 

@@ -98,14 +98,20 @@ class Inputs:
             if name in until:
                 source.verify(positions.get(name), until[name])
 
-    def unreadable(self, until: Offsets) -> tuple[str, str] | None:
-        """The first source with a unit that cannot be read, and which one."""
+    def blamed(self, until: Offsets, error: Exception, batch: str, then: str) -> Exception:
+        """An error that names the first unit of a batch that cannot be read; the given one if all can be.
+
+        `then` is what to do once the unit is mended.
+        """
         for name, offset in until.items():
             source = self.sources[name]
             unit = source.unreadable(offset) if isinstance(source, Blames) else None
             if unit is not None:
-                return name, unit
-        return None
+                return ConnectorError(
+                    f"source {name!r} cannot be read as its columns: {unit}. {batch} was not committed. Mend the file, "
+                    f'or take it away, or scan text with on_bad_record="dead_letter" to set that aside; then {then}'
+                )
+        return error
 
     def note(self, until: Offsets) -> None:
         """Hand what was read to the home, for its next commit."""

@@ -15,9 +15,9 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import polars as pl
@@ -25,7 +25,7 @@ import polars as pl
 from unbounded.beside import Beside
 from unbounded.checkpoint import Checkpoint, Commit, Intent
 from unbounded.connectors import Identity, Mode, Offset, Sink, Stages, Tidies, WatermarkPolicy
-from unbounded.errors import ConnectorError, FinishedError
+from unbounded.errors import FinishedError
 from unbounded.history import refuse_another_attempt, refuse_another_history
 from unbounded.inputs import Inputs
 from unbounded.lineage import table_key
@@ -182,7 +182,8 @@ class MicroBatches:
         batch = self._next(limited, ends)
         if batch is None:
             return None
-        return self._complete(batch, lambda: self._compute_ahead(limited, ends) if ahead() else None)
+        goes_ahead = self._sink_tells and ahead()
+        return self._complete(batch, partial(self._compute_ahead, limited, ends) if goes_ahead else None)
 
     @property
     def is_ahead(self) -> bool:
@@ -195,7 +196,7 @@ class MicroBatches:
         if self._last is not None and self._last.intent.final:
             return None
         self._inputs.refuse_waiting()
-        return self._complete(self._execute(self._intent({}, FINAL, final=True), Phases(self._clock)), lambda: None)
+        return self._complete(self._execute(self._intent({}, FINAL, final=True), Phases(self._clock)))
 
     def ends(self) -> dict[str, Offset | None]:
         """How far each source goes now."""
@@ -275,20 +276,25 @@ class MicroBatches:
             try:
                 outcome = self._flow.run(batch, rows, self._tables)
             except (pl.exceptions.PolarsError, OSError) as error:
-                raise self._blamed(intent, error) from error
+                anew = f"let the batch be planned anew: ub.reset({self._checkpoint.url!r}, pending_only=True)"
+                then = "start again" if self._sink_tells else anew
+                raise self._inputs.blamed(intent.offsets, error, f"Batch {intent.batch}", then) from error
             self._inputs.verify(positions, intent.offsets)
         return _Computed(intent, outcome, phases)
 
-    def _complete(self, batch: _Computed, meanwhile: Callable[[], None]) -> Progress:
-        """Take a batch all the way to its commit; `meanwhile` runs while a sink that tells becomes durable."""
+    def _complete(self, batch: _Computed, meanwhile: Callable[[], None] | None = None) -> Progress:
+        """Take a batch all the way to its commit; `meanwhile` computes the next one, for sinks that tell."""
         intent, outcome, phases = batch.intent, batch.outcome, batch.phases
         self._running = intent
         with phases.phase("addBatch"):
             if self._stage is not None:
                 self._beside.begin(partial(self._stage, intent.batch, outcome.rows, removed=outcome.removed))
             attempt = secrets.token_hex(8)
-            commit = self._commit_of(intent, attempt, outcome, self._remember(intent, attempt))
-        write = partial(self._write, commit, outcome, phases, self._clock())
+            remember = cache(self._sealed(intent, attempt))
+            commit = self._commit_of(intent, attempt, outcome)
+            if meanwhile is None:
+                remember()  # while rows are staged
+        write = partial(self._write, commit, remember, outcome, phases, self._clock())
         if self._sink_tells:
             self._beside.begin(write)
         else:
@@ -297,47 +303,39 @@ class MicroBatches:
         self._last, self._pending = commit, None
         self._inputs.pass_over(intent.offsets)
         sizes = self._home.metrics()
-        if self._sink_tells:
+        if meanwhile is not None:
             meanwhile()
         self._running = intent
         self._beside.settle()
         return self._conclude(intent, phases, outcome, sizes)
 
-    def _write(self, commit: Commit, outcome: Outcome, phases: Phases, waits: float) -> None:
-        """Let the batch happen: in the sink, then in the checkpoint. It `waits` since then for what is staged."""
+    def _write(
+        self, commit: Commit, remember: Callable[[], StateRef | None], outcome: Outcome, phases: Phases, waits: float
+    ) -> None:
+        """Let the batch happen: in the sink, then in the checkpoint. It `waits` since then for rows and state."""
+        commit = replace(commit, state=remember())
         phases.add("walCommit", waits)
         with phases.phase("addBatch"):
             self._sink.write(commit.batch, outcome.rows, commit.record(), removed=outcome.removed)
         with phases.phase("commitOffsets"):
             self._checkpoint.commit(commit)
 
-    def _blamed(self, intent: Intent, error: Exception) -> Exception:
-        """An error that names the file that cannot be read, if it is one that did not fit its columns."""
-        found = self._inputs.unreadable(intent.offsets)
-        if found is None:
-            return error
-        name, unit = found
-        again = f"let the batch be planned anew: ub.reset({self._checkpoint.url!r}, pending_only=True)"
-        return ConnectorError(
-            f"source {name!r} cannot be read as its columns: {unit}. Batch {intent.batch} was not committed. "
-            'Mend the file, or take it away, or scan text with on_bad_record="dead_letter" to set that aside; '
-            f"then {'start again' if self._sink_tells else again}"
-        )
-
-    def _remember(self, intent: Intent, attempt: str) -> StateRef | None:
+    def _sealed(self, intent: Intent, attempt: str) -> Callable[[], StateRef | None]:
+        """Fix what the batch leaves behind; it is durable when the answer is called, though the tables change on."""
         if not self._flow.tables() and not self._inputs.remember:
-            return None
+            return lambda: None
         self._inputs.note(intent.offsets)
-        return self._home.commit(intent.batch, attempt)
+        return self._home.seal(intent.batch, attempt)
 
-    def _commit_of(self, intent: Intent, attempt: str, outcome: Outcome, state: StateRef | None) -> Commit:
+    def _commit_of(self, intent: Intent, attempt: str, outcome: Outcome) -> Commit:
+        """All that the next batch builds on; where the state lies is known when it is durable."""
         before = self._last
         return Commit(
             intent,
             attempt,
             positions=self._inputs.positions(before.positions if before is not None else {}, intent.offsets),
             watermarks=advanced(before.watermarks if before is not None else {}, outcome.seen, self._flow.delays),
-            state=state,
+            state=None,
         )
 
     def _adopt(self, intent: Intent, receipt: Mapping[str, Any]) -> Progress:
