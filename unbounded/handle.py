@@ -103,7 +103,10 @@ class StreamingQuery(ShownQuery):
 
     # What one does with it ----------------------------------------------------------------------
     def stop(self, timeout: float | None = None) -> None:
-        """Finish the batch that runs, commit it, and end. TimeoutError with the stuck stack after `timeout` seconds."""
+        """Finish the batch that runs, commit it, and end. TimeoutError with the stuck stack after `timeout` seconds.
+
+        While one becomes durable the next may run already: then both are committed.
+        """
         self._stopping.set()
         self._wake.set()
         if threading.current_thread() is self._thread:
