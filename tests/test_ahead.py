@@ -175,13 +175,31 @@ def test_what_was_begun_behind_a_failure_is_not_done() -> None:
     assert done == [1, 3]
 
 
+@ORDERS
+def test_a_function_sees_a_batch_before_the_next_is_computed(beside: type[Beside], tmp_path: Path) -> None:
+    told_in_order: list[tuple[str, int]] = []
+    frame = told(arrive(tmp_path, 3), lambda value: told_in_order.append(("computed", value)))
+    sink = EachBatchSink(lambda rows, batch: told_in_order.append(("seen", batch)))
+    batches = opened(tmp_path, frame, sink, beside())
+    while batches.run_once(ahead=lambda: True) is not None:
+        continue
+    batches.close()
+    assert told_in_order == [(what, n) for n in range(3) for what in ("computed", "seen")]
+
+
 @pytest.mark.parametrize("sink", [MemorySink, lambda: EachBatchSink(lambda rows, batch: None)])
-def test_a_sink_that_does_not_tell_what_it_holds_is_written_before_more_is_computed(
-    sink: Callable[[], Sink], tmp_path: Path
-) -> None:
+def test_nothing_is_computed_once_the_sink_has_seen_enough(sink: Callable[[], Sink], tmp_path: Path) -> None:
     computed: list[int] = []
-    batches = opened(tmp_path, told(arrive(tmp_path, 3), computed.append), sink(), Beside())
-    assert batches.run_once(ahead=lambda: True) is not None
+    written_to, seen = sink(), list[int]()
+    write = written_to.write
+
+    def noting(batch: int, rows: pl.DataFrame, *receipt: Any, **removed: Any) -> None:
+        write(batch, rows, *receipt, **removed)
+        seen.append(batch)
+
+    written_to.write = noting  # type: ignore[method-assign]  # it may stop the query, as this test does
+    batches = opened(tmp_path, told(arrive(tmp_path, 3), computed.append), written_to, Beside())
+    assert batches.run_once(ahead=lambda: not seen) is not None
     assert not batches.is_ahead
     assert computed == [0]
     batches.close()

@@ -4,9 +4,9 @@
 go. Nothing here runs in a thread of its own; `manager` gives it one, and one beside it that waits for the disk.
 
 A batch of which nobody saw a row may be planned anew. So its intent becomes durable while its rows flow, and only
-before the sink sees them; a sink that says exactly what it holds needs none. Such a sink is written to beside: while
-a batch becomes durable there the next one is planned and computed, if asked for, and waits in memory. Nothing of it
-reaches the disk before the batch in front of it is committed, so a crash finds what it would find without all that.
+before the sink sees them; a sink that says exactly what it holds needs none, and is written to beside. While a batch
+becomes durable there the next one is planned and computed, if asked for, and waits in memory. Nothing of it reaches
+the disk before the batch in front of it is committed, so a crash finds what it would find without all that.
 """
 
 from __future__ import annotations
@@ -140,10 +140,8 @@ class MicroBatches:
         self._restore(self._last.state if self._last is not None else None)
         self._checkpoint.describe(self._flow.described(self._inputs.logged))
         self._flow.open(self._wall_clock)
-        if self._last is not None:
-            self._inputs.acknowledge(
-                self._last.intent.offsets
-            )  # a crash may have come before that, or in the midst of it
+        if self._last is not None:  # a crash may have come before that, or in the midst of it
+            self._inputs.acknowledge(self._last.intent.offsets)
 
     @property
     def _sink_mode(self) -> Mode:
@@ -152,12 +150,8 @@ class MicroBatches:
         return "complete" if whole and "complete" in self._sink.modes else self._mode
 
     def _pinned(self) -> dict[str, Any]:
-        own = {
-            "watermark_policy": self._policy,
-            "sources": self._inputs.pinned(),
-            "sink": self._sink.description,
-        }
-        return {**self._flow.pinned(), **own}
+        own = {"sources": self._inputs.pinned(), "sink": self._sink.description}
+        return {**self._flow.pinned(), "watermark_policy": self._policy, **own}
 
     def _restore(self, ref: StateRef | None) -> None:
         self._home.restore(ref)
@@ -182,8 +176,7 @@ class MicroBatches:
         batch = self._next(limited, ends)
         if batch is None:
             return None
-        goes_ahead = self._sink_tells and ahead()
-        return self._complete(batch, partial(self._compute_ahead, limited, ends) if goes_ahead else None)
+        return self._complete(batch, ahead, partial(self._compute_ahead, limited, ends))
 
     @property
     def is_ahead(self) -> bool:
@@ -282,8 +275,10 @@ class MicroBatches:
             self._inputs.verify(positions, intent.offsets)
         return _Computed(intent, outcome, phases)
 
-    def _complete(self, batch: _Computed, meanwhile: Callable[[], None] | None = None) -> Progress:
-        """Take a batch all the way to its commit; `meanwhile` computes the next one, for sinks that tell."""
+    def _complete(
+        self, batch: _Computed, ahead: Callable[[], bool] = lambda: False, meanwhile: Callable[[], None] = lambda: None
+    ) -> Progress:
+        """Take a batch all the way to its commit; `meanwhile` computes the next one, if it may begin `ahead`."""
         intent, outcome, phases = batch.intent, batch.outcome, batch.phases
         self._running = intent
         with phases.phase("addBatch"):
@@ -292,18 +287,23 @@ class MicroBatches:
             attempt = secrets.token_hex(8)
             remember = cache(self._sealed(intent, attempt))
             commit = self._commit_of(intent, attempt, outcome)
-            if meanwhile is None:
-                remember()  # while rows are staged
-        write = partial(self._write, commit, remember, outcome, phases, self._clock())
         if self._sink_tells:
-            self._beside.begin(write)
+            if not (goes_on := ahead()):
+                remember()  # while rows are staged
+            self._beside.begin(partial(self._write, commit, remember, outcome, phases, self._clock()))
         else:
-            self._beside.settle()  # the intent, before the sink sees a row
-            write()
+            with phases.phase("walCommit"):
+                self._beside.settle()  # the intent, before the sink sees a row
+            if self._sink.guarantee != "at-least-once":
+                commit = replace(commit, state=remember())  # it may be asked for this receipt
+            with phases.phase("addBatch"):
+                self._sink.write(intent.batch, outcome.rows, commit.record(), removed=outcome.removed)
+            goes_on = ahead()  # a function that saw the rows may have stopped the query
+            self._beside.begin(partial(self._commit, commit, remember, phases))
         self._last, self._pending = commit, None
         self._inputs.pass_over(intent.offsets)
         sizes = self._home.metrics()
-        if meanwhile is not None:
+        if goes_on:
             meanwhile()
         self._running = intent
         self._beside.settle()
@@ -317,8 +317,11 @@ class MicroBatches:
         phases.add("walCommit", waits)
         with phases.phase("addBatch"):
             self._sink.write(commit.batch, outcome.rows, commit.record(), removed=outcome.removed)
+        self._commit(commit, remember, phases)
+
+    def _commit(self, commit: Commit, remember: Callable[[], StateRef | None], phases: Phases) -> None:
         with phases.phase("commitOffsets"):
-            self._checkpoint.commit(commit)
+            self._checkpoint.commit(replace(commit, state=remember()))
 
     def _sealed(self, intent: Intent, attempt: str) -> Callable[[], StateRef | None]:
         """Fix what the batch leaves behind; it is durable when the answer is called, though the tables change on."""
