@@ -109,7 +109,7 @@ def sliding(*aggregates: pl.Expr) -> Any:
 
 def operator_of(plan: Node) -> AggregateOperator:
     node = next(node for node in walk(plan) if isinstance(node, Aggregate))
-    return AggregateOperator("aggregate-1", node, "append", None)
+    return AggregateOperator("aggregate-1", node, "update", None)
 
 
 MERGING = [pl.len().alias("rows"), pl.col("n").sum().alias("sum"), pl.col("n").mean().alias("mean")]

@@ -199,8 +199,11 @@ class MicroBatches:
         """How much an ended run has not emitted yet, and until when; None where nothing waits."""
         if self._mode != "append" or not self._flow.evicts:
             return None
-        groups = sum(size["rows"] for name, size in self._home.metrics().items() if name.endswith("/groups"))
-        return left_open(groups, self._last.watermark if self._last is not None else None)
+        rows = {name: size["rows"] for name, size in self._home.metrics().items()}
+        groups, slices = (sum(rows[name] for name in rows if name.endswith(end)) for end in ("/groups", "/slices"))
+        # A slice is in a window that no earlier slice of its key is in, so the windows are no fewer.
+        mark = self._last.watermark if self._last is not None else None
+        return left_open(groups + slices, mark, at_least=slices > 0)
 
     def describe_pending(self) -> str:
         """Where the run stands, with what the batch reads, for error messages."""

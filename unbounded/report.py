@@ -130,12 +130,13 @@ def _instant(milliseconds: int) -> str:
 _ONE = "1 group stays open: it comes"
 
 
-def left_open(groups: int, watermark: int | None) -> str | None:
-    """What to tell at the end of a run that leaves groups open."""
+def left_open(groups: int, watermark: int | None, *, at_least: bool = False) -> str | None:
+    """What to tell at the end of a run that leaves so many groups open, or more."""
     if not groups:
         return None
     now = f"is at {_instant(watermark)}" if watermark is not None else "is not set yet"
-    they, end = (f"{groups:,} groups stay open: they come", "their ends") if groups > 1 else (_ONE, "its end")
+    several, number = groups > 1 or at_least, f"at least {groups:,}" if at_least else f"{groups:,}"
+    they, end = (f"{number} groups stay open: they come", "their ends") if several else (_ONE, "its end")
     return (
         f"{they} out when later rows move the watermark, which {now}, past {end}. "
         "If no more rows will come, close them with trigger=ub.available_now(final=True)"

@@ -24,13 +24,15 @@ from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import passes
 from unbounded.plan import Node
 
-__all__ = ["LABEL", "Closed", "Window", "windows_of"]
+__all__ = ["LABEL", "NANOSECONDS_PER_TICK", "Closed", "Window", "windows_of"]
 
 LABEL = "__window__"
 """The column in which `Window` puts a window's label, beside the user's own columns."""
 
+NANOSECONDS_PER_TICK = {"ns": 1, "us": 1_000, "ms": 1_000_000, "d": 86_400_000_000_000}
+"""Of a Datetime by its unit, and of a Date, whose unit is the day."""
+
 _LOWER = "__lower__"
-_NANOSECONDS_PER_TICK = {"ns": 1, "us": 1_000, "ms": 1_000_000, "d": 86_400_000_000_000}
 
 Closed = Literal["left", "right", "both", "none"]
 
@@ -113,7 +115,7 @@ class Window(Node):
         local = getattr(dtype, "time_zone", None) not in (None, "UTC")
         if self.is_tumbling or from_monday or local or every is None or period is None or offset is None:
             return None
-        tick = _NANOSECONDS_PER_TICK["d" if dtype == pl.Date else cast("pl.Datetime", dtype).time_unit]
+        tick = NANOSECONDS_PER_TICK["d" if dtype == pl.Date else cast("pl.Datetime", dtype).time_unit]
         width, first = gcd(every, period), offset % gcd(every, period)
         if width % tick or first % tick:
             return None
@@ -128,6 +130,14 @@ class Window(Node):
             case "both" | "none":  # a time that is a bound is alone; between two bounds any time stands for all
                 slice = pl.when(ticks == bound).then(bound).otherwise(bound + 1)
         return slice.cast(dtype)
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether a time may be in no window."""
+        every, period = fixed_nanoseconds(self.every), fixed_nanoseconds(self.period)
+        if self.is_tumbling:
+            return False
+        return self.closed == "none" or self.slice is None or every is None or period is None or period < every
 
     @property
     def is_tumbling(self) -> bool:

@@ -2,7 +2,8 @@
 
 The table has one row per key: the key, the state columns of the cut aggregates, and, where groups
 close, the instant at which this one does. Aggregates that need the values themselves keep them in tables
-beside it, see `operators.values`; a column of the first says how many there are.
+beside it, see `operators.values`; a column of the first says how many there are. Of sliding windows in append mode it
+has one row per slice instead, see `operators.sliding`.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from unbounded.lineage import Clock, closing
 from unbounded.now import at, tells_time
 from unbounded.operators import Batch, Change, Tables, at_most_milliseconds, closing_instant
 from unbounded.operators.answer import Answer
+from unbounded.operators.sliding import EXPIRY, Sliding
 from unbounded.operators.values import ValueTables
 from unbounded.plan import HAVING, Aggregate
-from unbounded.state import MultimapSpec, TableSpec
+from unbounded.state import MultimapSpec, Table, TableSpec
 from unbounded.windows import LABEL, Window
 
 __all__ = ["AggregateOperator"]
 
-_EXPIRY, _LEN, _SEEN = "__expiry__", "__len__", "__seen__"
+_LEN, _SEEN = "__len__", "__seen__"
 
 
 class AggregateOperator:
@@ -44,23 +46,30 @@ class AggregateOperator:
         # Partial rows of slices merge in no order, and lists of values do not merge.
         merges = not self._cut.ordered and not self._cut.values
         self._slice = self._window.slice if self._window is not None and merges else None
+        self._sliding: Sliding | None = None
+        if self._window is not None and self._slice is not None and mode == "append":
+            self._sliding = Sliding.of(self._window, self._clocks)
         self._tells_time = tells_time([*node.keys, *node.aggregates])
-        self._key = pl.Schema({name: node.schema[name] for name in node.key_names})
-        expiry = {_EXPIRY: pl.Int64()} if self._clocks else {}
+        key = pl.Schema({name: node.schema[name] for name in node.key_names})
+        own = [name for name in key if self._window is None or name not in self._window.labels]
+        self._key = key if self._sliding is None else pl.Schema({name: key[name] for name in (*own, LABEL)})
+        expiry = {EXPIRY: pl.Int64()} if self._clocks else {}
         self._groups = TableSpec(
             key=self._key,
             values=pl.Schema({**self._cut.state, **expiry}),
             merge=(*self._cut.merge, *(pl.col(name).max() for name in expiry)),
-            expiry=_EXPIRY if self._clocks else None,
+            expiry=EXPIRY if self._clocks else None,
         )
         self._values = [ValueTables(one, self._key, self._groups.expiry) for one in self._cut.values]
         self._answer = Answer(
-            "groups",
-            (*map(pl.col, self._key), *self._cut.finish),
+            "groups" if self._sliding is None else "slices",
+            (*map(pl.col, key), *self._cut.finish),
             values=tuple(self._values),
             opened=self._cut.opened,
-            rows=() if self._key else self._cut.lists,
+            rows=() if key else self._cut.lists,
             parts=self._cut.canonical,
+            sliding=self._sliding,
+            merge=self._cut.merge if self._sliding is not None else (),
         )
 
     @property
@@ -77,7 +86,7 @@ class AggregateOperator:
 
     def tables(self) -> Mapping[str, TableSpec | MultimapSpec]:
         beside = {name: spec for one in self._values for name, spec in one.tables.items()}
-        return {"groups": self._groups, **beside}
+        return {self._answer.table: self._groups, **beside}
 
     @property
     def answer(self) -> Answer:
@@ -87,10 +96,12 @@ class AggregateOperator:
 
     def pinned(self) -> Mapping[str, Any]:
         keys = {
-            name: f"{dtype} = {canonical(key)}"
-            for (name, dtype), key in zip(self._key.items(), self._node.keys, strict=True)
+            name: f"{self._node.schema[name]} = {canonical(key)}"
+            for name, key in zip(self._node.key_names, self._node.keys, strict=True)
         }
         window = {"window": _window_text(self._window)} if self._window is not None else {}
+        if self._window is not None and self._sliding is not None:
+            window["kept"] = f"by slices of {self._window.every}"
         return {"kind": "aggregate", "keys": keys, **window, "state": list(self._cut.canonical)}
 
     def prepare(self, rows: pl.LazyFrame, tables: Tables, batch: Batch) -> pl.LazyFrame:
@@ -110,8 +121,13 @@ class AggregateOperator:
             partial = self._by_slices(rows, self._window, self._slice, keys, wanted)
         else:
             partial = rows.group_by(keys).agg(*wanted, *self._lists(batch))
-        expiry = [closing_instant(self._clocks, self._key).alias(_EXPIRY)] if self._clocks else []
-        return partial.with_columns(expiry)
+        if not self._clocks:
+            return partial
+        if self._sliding is not None:
+            closing = self._sliding.next_closing(self._key[LABEL], batch.late)
+        else:
+            closing = closing_instant(self._clocks, self._key)
+        return partial.with_columns(closing.alias(EXPIRY))
 
     def _lists(self, batch: Batch) -> Sequence[pl.Expr]:
         return self._at([expr for one in self._values for expr in one.wanted()], batch)
@@ -119,12 +135,15 @@ class AggregateOperator:
     def _by_slices(
         self, rows: pl.LazyFrame, window: Window, slice: pl.Expr, keys: Sequence[pl.Expr], wanted: Sequence[pl.Expr]
     ) -> pl.LazyFrame:
-        """Aggregate the rows between two bounds of windows once, then repeat that for each window that holds them.
+        """Aggregate the rows between two bounds of windows once, then repeat that for each window that holds them,
+        unless it is kept as it is.
 
         920,000 rows in five windows each, of 64,000 groups and slices: 0.07 s; row by row 0.3 s.
         """
         own = [key for key in keys if key.meta.output_name() not in window.labels]
         slices = rows.group_by(*own, slice.alias(LABEL)).agg(wanted)
+        if self._sliding is not None:
+            return slices
         beside = [pl.col(_LEN).sum(), *([pl.col(_SEEN).max()] if self._seen is not None else [])]
         return window.assign_slices(slices).group_by(list(self._key)).agg(*self._cut.merge, *beside)
 
@@ -137,26 +156,30 @@ class AggregateOperator:
         rows, late, without_time = self._in_time(rows, batch)
         for one in self._values:
             rows = one.take(rows, tables)
-        rows = rows.select(*self._key, *self._groups.values)
-        changed = tables["groups"].merge(rows)
+        rows, table = rows.select(*self._key, *self._groups.values), tables[self._answer.table]
         mark = batch.watermark if self._closes else None
-        gone = tables["groups"].expire(mark) if mark is not None else changed.clear()
-        match self._mode:
-            case "append":
-                shown = gone
-            case "update":
-                shown = changed
-            case "complete":
-                shown = tables["groups"].scan()
-        answer = self._answer.over(shown, tables, batch.time)
+        if self._sliding is not None:
+            due, evicted = _due_slices(self._sliding, rows, table, mark)
+            answer, updated = self._answer.over(due, tables, batch.time, until=mark), rows.height
+        else:
+            changed = table.merge(rows)
+            gone = table.expire(mark) if mark is not None else changed.clear()
+            match self._mode:
+                case "append":
+                    shown = gone
+                case "update":
+                    shown = changed
+                case "complete":
+                    shown = table.scan()
+            answer, updated, evicted = self._answer.over(shown, tables, batch.time), changed.height, gone.height
         if mark is not None:
             for one in self._values:
                 one.expire(mark, tables)
         return Change(
             rows=answer,
             taken=taken,
-            updated=changed.height,
-            evicted=gone.height,
+            updated=updated,
+            evicted=evicted,
             late=late,
             without_time=without_time,
             seen=newest if isinstance(newest, int) else None,
@@ -170,13 +193,18 @@ class AggregateOperator:
             rows = rows.filter(~no_window)
         if not self._clocks:
             return rows, late, without_time
-        expiry = rows[_EXPIRY]
+        if self._sliding is not None:
+            if (closed := self._sliding.closed_of(rows, batch.late)) is not None:
+                late = int((rows[_LEN] * closed).sum())
+                rows = rows.filter(closed < self._sliding.many)
+            return rows, late, without_time
+        expiry = rows[EXPIRY]
         # A group whose time is null never closes, so append would never emit it.
         if self._mode == "append" and expiry.null_count():
             without_time += int(rows.filter(expiry.is_null())[_LEN].sum())
             rows = rows.filter(expiry.is_not_null())
         # Complete mode shows every group for ever, so a late row still counts.
-        if self._mode != "complete" and batch.late is not None and (is_late := rows[_EXPIRY] <= batch.late).any():
+        if self._mode != "complete" and batch.late is not None and (is_late := rows[EXPIRY] <= batch.late).any():
             late = int(rows.filter(is_late)[_LEN].sum())
             rows = rows.filter(~is_late.fill_null(value=False))
         return rows, late, without_time
@@ -211,6 +239,8 @@ class AggregateOperator:
 
     def explain(self) -> Mapping[str, str]:
         lines = {"key": ", ".join(map(self._shown, self._key)) or "none: one row over the whole stream"}
+        if self._window is not None and self._sliding is not None:
+            lines["slices"] = f"one row for each {self._window.every}, which is in {self._sliding.many} windows"
         if not self._key:
             lines["state"] = "one row"
         elif not self._clocks or self._mode == "complete":
@@ -234,6 +264,20 @@ class AggregateOperator:
     def _end(self, name: str, clock: Clock) -> str:
         end = self._shown(name) if clock.lasts is None else f"{self._shown(name)} + {clock.lasts}"
         return f"{end} (it runs {clock.behind / 1000:g} s behind here)" if clock.behind else end
+
+
+def _due_slices(sliding: Sliding, rows: pl.DataFrame, table: Table, mark: int | None) -> tuple[pl.DataFrame, int]:
+    """Take in slices; those of which a window is due at a watermark, and how many have no further one."""
+    if mark is None:
+        return table.merge(rows).clear(), 0
+    if (soon := rows[EXPIRY] <= mark).any():
+        table.merge(rows.filter(soon))
+        rows = rows.filter(~soon)
+    due = table.expire(mark)
+    stay = sliding.staying(due, mark)
+    # At once: what stays has other keys than what came, for what came to a slice that was due was merged before.
+    table.merge(stay.vstack(rows) if stay.height else rows)
+    return due, due.height - stay.height
 
 
 def _window_text(window: Window) -> str:

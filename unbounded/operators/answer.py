@@ -20,9 +20,10 @@ from unbounded.errors import CorruptRecordError
 from unbounded.expressions import python_function
 from unbounded.now import at, tells_time
 from unbounded.operators import Tables
+from unbounded.operators.sliding import Sliding
 from unbounded.operators.values import ValueTables
 from unbounded.partials.columns import Values
-from unbounded.partials.sketches import opening
+from unbounded.partials.sketches import merging, opening
 from unbounded.state import MultimapSpec, TableSpec
 from unbounded.trees import Tree, expression, parsed
 
@@ -37,7 +38,7 @@ class Answer:
 
     `columns` read those of the table, the lists that `values` make of their own tables, and what `opened` makes; those
     named in `rows` hold several values in a list, and each becomes a row. `parts` say what the first values of the
-    table are, for people.
+    table are, for people. Where `sliding` windows are kept by slices, these are put together first, by `merge`.
     """
 
     table: str
@@ -47,12 +48,14 @@ class Answer:
     opened: tuple[pl.Expr, ...] = ()
     rows: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
+    sliding: Sliding | None = None
+    merge: tuple[pl.Expr, ...] = ()
 
-    def over(self, shown: pl.DataFrame, tables: Tables, time: datetime) -> pl.LazyFrame:
-        """The answer of rows of the table, in a batch of that time."""
+    def over(self, shown: pl.DataFrame, tables: Tables, time: datetime, until: int | None = None) -> pl.LazyFrame:
+        """The answer of rows of the table in a batch of that time; of slices, `Sliding.windows` of them."""
         for one in self.values:
             shown = one.listed(shown, tables)
-        held = shown.lazy()
+        held = shown.lazy() if self.sliding is None else self.sliding.windows(shown, self.merge, until)
         if self.order:
             held = held.sort(self.order)
         if self.opened:
@@ -79,11 +82,11 @@ class Answer:
     # On disk ------------------------------------------------------------------------------------
     def record(self) -> dict[str, Any]:
         """As JSON; without `columns` if they are not to be had without the query."""
-        written = None if any(map(python_function, self.columns)) else [_written(one) for one in self.columns]
+        written = [_written(one) for one in self.columns]
         values = [one.values for one in self.values]
         return {
             "table": self.table,
-            "columns": None if written is None or None in written else written,
+            "columns": None if None in written else written,
             "order": list(self.order),
             "values": [
                 {"name": one.name, "dtype": schema_text({"": one.dtype}), "every": one.every, "uses": sorted(one.uses)}
@@ -92,6 +95,8 @@ class Answer:
             "opened": [one.meta.output_name() for one in self.opened],
             "rows": list(self.rows),
             "parts": list(self.parts),
+            "sliding": self.sliding.record() if self.sliding is not None else None,
+            "merge": [_written(one) for one in self.merge],
         }
 
     @staticmethod
@@ -110,6 +115,11 @@ class Answer:
             opened=tuple(map(opening, record["opened"])),
             rows=tuple(record["rows"]),
             parts=tuple(record["parts"]),
+            sliding=Sliding(**sliding) if (sliding := record.get("sliding")) is not None else None,
+            merge=tuple(
+                _read(text) if text is not None else merging(name, part)
+                for text, name, part in zip(record.get("merge", ()), groups.values, record["parts"], strict=False)
+            ),
         )
 
 
@@ -141,6 +151,8 @@ def schema_from(text: str) -> pl.Schema:
 
 def _written(expr: pl.Expr) -> str | None:
     """Polars' own bytes of an expression; None if there may be code in them."""
+    if python_function(expr):
+        return None
     data = at(expr, _EPOCH).meta.serialize()
     return base64.b64encode(data).decode() if _is_plain(parsed(data)) else None
 

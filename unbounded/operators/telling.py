@@ -40,6 +40,6 @@ def carries(node: Aggregate) -> tuple[Watermark, str] | None:
             if not names:
                 return None
             column = names[0]
-    # A hopping window with gaps drops the rows between its windows.
-    gaps = any(isinstance(one, Window) and not one.is_tumbling for one in path)
+    # Of windows with gaps, the rows between them are dropped.
+    gaps = any(isinstance(one, Window) and one.has_gaps for one in path)
     return None if gaps or column not in clocks(node.input) else (below, column)

@@ -23,7 +23,7 @@ from unbounded.now import tells_time
 from unbounded.partials.columns import Leaf, StateColumns
 from unbounded.partials.single import Value, nulls
 
-__all__ = ["SKETCHES", "opening"]
+__all__ = ["SKETCHES", "merging", "opening"]
 
 
 def _library() -> Any:
@@ -58,6 +58,15 @@ def _column(leaf: Leaf, state: StateColumns, text: str, values: pl.Expr, kind: _
     def made(lists: pl.Series) -> pl.Series:
         return pl.Series(map(_sealed, kind.of(lists)), dtype=pl.Binary)
 
+    return state.column(f"{text} of {leaf.texts[0]}", _at_once(values, made), partial(_merge, kind))
+
+
+def _at_once(values: pl.Expr, function: Callable[[pl.Series], pl.Series]) -> pl.Expr:
+    """Called with the lists of all groups: for each of 10,000 groups alone, the calls would take 0.4 s."""
+    return values.implode().map_batches(function, return_dtype=pl.Binary, is_elementwise=True)
+
+
+def _merge(kind: _Kind, column: pl.Expr) -> pl.Expr:
     def merged(lists: pl.Series) -> pl.Series:
         several = (
             stored[0] if len(stored) == 1 else _sealed(kind.merged(map(_unsealed, stored)))
@@ -65,11 +74,7 @@ def _column(leaf: Leaf, state: StateColumns, text: str, values: pl.Expr, kind: _
         )
         return pl.Series(several, dtype=pl.Binary)
 
-    def at_once(values: pl.Expr, function: Callable[[pl.Series], pl.Series]) -> pl.Expr:
-        """Called with the lists of all groups: for each of 10,000 groups alone, the calls would take 0.4 s."""
-        return values.implode().map_batches(function, return_dtype=pl.Binary, is_elementwise=True)
-
-    return state.column(f"{text} of {leaf.texts[0]}", at_once(values, made), lambda column: at_once(column, merged))
+    return _at_once(column, merged)
 
 
 def _sealed(sketch: bytes) -> bytes:
@@ -147,10 +152,15 @@ class _Quantiles:
     MOST_K: Final = 65535  # what the library allows
     GREATEST: Final = 1.7976931348623157e308  # of all floats but infinity
 
-    def __init__(self, error: float) -> None:
-        self._of = _library().kll_doubles_sketch
-        least = bisect_left(range(8, self.MOST_K), -error, key=lambda k: -self._of.get_normalized_rank_error(k, False))
-        self.k = 8 + least
+    def __init__(self, k: int) -> None:
+        self._of, self.k = _library().kll_doubles_sketch, k
+
+    @classmethod
+    def within(cls, error: float) -> _Quantiles:
+        """With this error in rank."""
+        of = _library().kll_doubles_sketch
+        least = bisect_left(range(8, cls.MOST_K), -error, key=lambda k: -of.get_normalized_rank_error(k, False))
+        return cls(8 + least)
 
     def ranked(self, value: pl.Expr) -> pl.Expr:
         """The library leaves out NaN; so infinity stands for it, and the greatest float for infinity."""
@@ -191,7 +201,7 @@ def _nearest(rank: float, many: int) -> float:
 
 
 def _approx_quantile(leaf: Leaf, state: StateColumns) -> pl.Expr:
-    of, ranks, kind = leaf.of[0], leaf.options["at"], _Quantiles(leaf.options["error"])
+    of, ranks, kind = leaf.of[0], leaf.options["at"], _Quantiles.within(leaf.options["error"])
     for because, instead in _reasons_against(leaf, kind):
         raise UnsupportedOperationError(f"{leaf.whole}", because=because, instead=instead)
     physical = leaf.inputs[0].to_physical() if of.is_temporal() else leaf.inputs[0]
@@ -236,6 +246,12 @@ def opening(name: str) -> pl.Expr:
     read: Callable[[pl.Series], pl.Series] = _Distinct().number
     dtype: pl.DataType = pl.Int64()
     if text != _NUMBER:
-        read = partial(_Quantiles(0.01).at, json.loads(text.removeprefix(_AT)))
+        read = partial(_Quantiles.within(0.01).at, json.loads(text.removeprefix(_AT)))
         dtype = pl.List(pl.Float64())
     return pl.col(column).map_batches(read, return_dtype=dtype, is_elementwise=True).alias(name)
+
+
+def merging(column: str, text: str) -> pl.Expr:
+    """What merges the sketches in a column, of which the canonical text says what it holds."""
+    kind, size, *_ = text.split(" ")
+    return _merge(_Distinct() if kind == "HLL" else _Quantiles(int(size)), pl.col(column)).alias(column)
