@@ -22,6 +22,8 @@ from unbounded.plan import Aggregate, evaluate, walk
 from unbounded.sinks.memory import MemorySink
 from unbounded.state.memory.table import SlotTable
 from unbounded.testing import assert_unified, same_rows
+from unbounded.testing import given as told_in_memory
+from unbounded.testing.lateness import truth
 from unbounded.windows import LABEL
 
 START = datetime(1970, 1, 1)  # times before it have negative ticks
@@ -60,7 +62,7 @@ shapes = st.builds(
     closed=st.sampled_from(["left", "right"]),
     label=st.sampled_from(["left", "right"]),
     include_boundaries=st.booleans(),
-    group_by=st.sampled_from([[], ["k"], ["k", pl.col("n") % 2]]),
+    group_by=st.sampled_from([[], ["k"], ["k", (pl.col("n") % 2).alias("odd")]]),
 )
 # Bounds themselves, times beside them by less than the watermark counts, and no time at all.
 times = st.one_of(
@@ -69,33 +71,49 @@ times = st.one_of(
     st.integers(-40, 40).map(lambda half: 500_000 * half + 1),
     st.integers(-20_000_000, 20_000_000),
 )
-rows = st.lists(st.tuples(times, st.sampled_from(["a", "b", None]), st.integers(-9, 9)), min_size=1, max_size=15)
+rows = st.tuples(times, st.sampled_from(["a", "b", None]), st.integers(-9, 9))
+# A batch, then whether the query goes on without rows, and whether it is restarted or dies and goes on.
+steps = st.tuples(st.lists(rows, min_size=1, max_size=6), st.booleans(), st.sampled_from(["", "restart", "crash"]))
 
 
 @given(
     shape=shapes,
-    found=rows,
+    told=st.lists(steps, min_size=1, max_size=5),
     dtype=st.sampled_from(DTYPES),
     delay=st.sampled_from(["0s", "700ms", "5s"]),
     aggregates=st.lists(st.sampled_from(MERGING), min_size=1, max_size=3, unique_by=lambda one: one.meta.output_name()),
-    seed=st.integers(0, 99),
 )
 def test_windows_kept_by_slices_hold_every_row_but_for_the_windows_it_was_late_for(
     shape: dict[str, Any],
-    found: list[tuple[int | None, str | None, int]],
+    told: list[tuple[list[tuple[int | None, str | None, int]], bool, str]],
     dtype: pl.DataType,
     delay: str,
     aggregates: list[pl.Expr],
-    seed: int,
 ) -> None:
-    """However rows are cut and shuffled, some of them late for some of their windows, and wherever it restarts."""
+    schema = {**SCHEMA, "t": dtype}
 
     def pipeline(frame: Any) -> Any:
         return frame.pipe(ub.with_watermark, "t", delay).group_by_dynamic("t", **shape).agg(aggregates)
 
-    table = pl.DataFrame(found, schema={"t": pl.Int64, "k": pl.String, "n": pl.Int32}, orient="row")
-    table = whole(table.with_columns(pl.col("t").cast(pl.Datetime("us")).cast(dtype)))
-    assert_unified(pipeline, table, output_mode="append", runs=2, seed=seed)
+    story = told_in_memory(pipeline, schema)  # whose intents can be read
+    for found, settles, then in told:
+        table = pl.DataFrame(found, schema={"t": pl.Int64, "k": pl.String, "n": pl.Int32}, orient="row")
+        story.add(whole(table.with_columns(pl.col("t").cast(pl.Datetime("us")).cast(dtype))))
+        if then == "crash":
+            story.crash("written").restart()
+        story = story.run() if settles else story.batch()
+        if then == "restart":
+            story.restart()
+    story.end()
+    must = truth(story.plan, "append", story.taken())
+    by = [key if isinstance(key, str) else key.meta.output_name() for key in shape["group_by"]]
+    same_rows(story.answer(), must.answer.collect(engine="in-memory"), key=["t", *by])
+    for progress in story.progress:
+        if not progress.adopted:
+            assert progress.state_operators[0].num_rows_dropped_by_watermark == must.late.get(progress.batch_id, 0)
+    without_time = [one.num_rows_without_event_time for each in story.progress for one in each.state_operators]
+    if not any(progress.adopted for progress in story.progress):
+        assert sum(without_time) == sum(time is None for found, _, _ in told for time, _, _ in found)
 
 
 @pytest.mark.parametrize("closed", ["left", "right"])

@@ -67,7 +67,7 @@ class Sliding:
             end = pl.max_horizontal(end, pl.lit(passed + 1, pl.Int64))
         up, down = _milliseconds_per_tick(dtype)
         ticks = end * self.every + self.first
-        return -(ticks * -up // down) + self.behind
+        return -(-ticks * up // down) + self.behind
 
     def closed_of(self, slices: pl.DataFrame, mark: int | None) -> pl.Series | None:
         """How many windows of each slice have closed at a watermark; None if no window of any."""
