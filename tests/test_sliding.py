@@ -145,7 +145,7 @@ def test_windows_over_windows_close_as_much_later(label: Any) -> None:
 
 def test_a_row_counts_in_the_windows_for_which_it_was_in_time() -> None:
     story = Story(counted, EVENTS).add(events((1, "a"), (8.5, "a"))).run()
-    assert story.answer()["t"].to_list() == [second(-8), second(-6)]  # the watermark stands at 5.5
+    assert story.answer()["t"].sort().to_list() == [second(-8), second(-6)]  # the watermark stands at 5.5
     story.add(events((1, "a"), (1, "b"))).run()
     assert story.late == 2 * 2
     assert story.progress[-1].state_operators[0].num_rows_updated == 2
