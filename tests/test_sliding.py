@@ -157,13 +157,16 @@ def test_a_row_counts_in_the_windows_for_which_it_was_in_time() -> None:
     assert shown.filter(pl.col("k") == "b").select("t", "rows").rows() == [(second(s), 1) for s in (-4, -2, 0)]
 
 
-def test_a_window_that_ends_within_a_millisecond_closes_with_the_next() -> None:
+def test_windows_that_end_within_a_millisecond_close_once_with_the_next() -> None:
     def pipeline(frame: Any) -> Any:
-        windows = frame.pipe(ub.with_watermark, "t", "0s").group_by_dynamic("t", every="1500us", period="3ms")
+        windows = frame.pipe(ub.with_watermark, "t", "0s").group_by_dynamic("t", every="400us", period="1200us")
         return windows.agg(pl.len().alias("rows"))
 
-    story = Story(pipeline, EVENTS).add(events((0, "a"), (0.001, "a"))).run().expect([])
-    story.add(events((0.002, "a"))).run().expect([(second(-0.0015), 2)])
+    def shown(*rows: int) -> list[tuple[datetime, int]]:
+        return [(second(0.0004 * (i - 2)), number) for i, number in enumerate(rows)]
+
+    story = Story(pipeline, EVENTS).add(events((0, "a"), (0.001, "a"))).run().expect(shown(1, 1))
+    story.add(events((0.002, "a"))).run().expect(shown(1, 1, 2, 1, 1))
 
 
 def test_a_watermark_that_passes_many_windows_at_once_closes_them_all() -> None:
