@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -328,6 +330,17 @@ def test_state_moves_to_another_home_and_goes_on(tmp_path: Path) -> None:
     same_rows(ub.read_state(running.place).collect(), before, key=["k", "t"])
     shown = running.add(rows[15:], final=True, state="files").read().collect()
     same_rows(shown, everything, key=["k", "t"])
+
+
+def test_others_who_look_into_a_database_see_slices_that_are_called_so(tmp_path: Path) -> None:
+    running = Running(counted, str(tmp_path / "checkpoint"))
+    running.add(events((1, "a"), (1.5, "a"), (3, "b")), state=ub.sqlite_state(path=tmp_path / "state.db"))
+    with closing(sqlite3.connect(tmp_path / "state.db")) as other:
+        found = other.execute('select k, "slice of t", rows from aggregate_1 order by k').fetchall()
+    assert [(key, time[:19], number) for key, time, number in found] == [
+        ("a", "1970-01-01 00:00:00", 2),
+        ("b", "1970-01-01 00:00:02", 1),
+    ]
 
 
 def test_a_checkpoint_with_a_row_for_each_window_is_refused_and_not_misread(monkeypatch: pytest.MonkeyPatch) -> None:

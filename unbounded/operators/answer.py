@@ -26,6 +26,7 @@ from unbounded.partials.columns import Values
 from unbounded.partials.sketches import merging, opening
 from unbounded.state import MultimapSpec, TableSpec
 from unbounded.trees import Tree, expression, parsed
+from unbounded.windows import LABEL
 
 __all__ = ["Answer", "schema_from", "schema_text", "spec_from", "spec_record"]
 
@@ -77,7 +78,10 @@ class Answer:
         """The shape of one of the operator's tables, with what people see of it where others can query it."""
         if name != self.table or isinstance(spec, MultimapSpec):
             return spec
-        return replace(spec, shown=self.columns, parts=self.parts)
+        shown = self.columns
+        if self.sliding is not None:  # a row is a slice, which must not be taken for a window
+            shown = tuple(_of_slice(one) if one.meta.root_names() == [LABEL] else one for one in shown)
+        return replace(spec, shown=shown, parts=self.parts)
 
     # On disk ------------------------------------------------------------------------------------
     def record(self) -> dict[str, Any]:
@@ -147,6 +151,10 @@ def schema_text(schema: Mapping[str, pl.DataType]) -> str:
 def schema_from(text: str) -> pl.Schema:
     """The inverse of `schema_text`."""
     return pl.read_ipc_stream(base64.b64decode(text)).schema
+
+
+def _of_slice(label: pl.Expr) -> pl.Expr:
+    return label.alias(f"slice of {label.meta.output_name()}")
 
 
 def _written(expr: pl.Expr) -> str | None:
