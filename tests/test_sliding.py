@@ -216,7 +216,6 @@ def kept(pipeline: Callable[[Any], Any], schema: Any = EVENTS, mode: Any = "appe
         ({"group_by": ["k", pl.col("t").alias("time")]}, "append"),
         ({"every": "1mo", "period": "2mo"}, "append"),
     ],
-    ids=str,
 )
 def test_other_windows_and_modes_keep_their_groups_by_windows(options: dict[str, Any], mode: Any) -> None:
     assert kept(lambda frame: counted(frame, **options), mode=mode) is None
