@@ -40,6 +40,7 @@ __all__ = ["MemoryHome"]
 
 _Table = TypeVar("_Table", SlotTable, SlotMultimap)
 
+_PRICE = 2  # changed rows that pay for copying a slot of the base
 _LEAST = 16  # a part costs at least 1/16 of a segment, so that a small table is not rewritten with every batch
 
 
@@ -77,8 +78,8 @@ class MemoryLog:
 class MemoryHome:
     """Tables, multimaps and logs in memory, their changes in `storage`.
 
-    `fan` deltas or runs are joined to one; `segment` is the number of slots in a segment of the base. Each row of a
-    delta pays for rewriting one slot of the base, so a commit copies no more than its own batch, on average.
+    `fan` deltas or runs are joined to one; `segment` is the number of slots in a segment of the base. Two rows of
+    a delta pay for rewriting one slot of the base, so a commit copies no more than half its own batch, on average.
 
     `tidy` runs in another thread. It shares three things with the query, under one lock: the catalogue, which only it
     replaces; the deltas since, which only the query replaces; and parts, immutable copies that the query leaves for it.
@@ -167,9 +168,9 @@ class MemoryHome:
         return write
 
     def _earned(self, name: str, changed: pl.DataFrame | None, segment: int) -> int:
-        """How many slots of the base may be copied: one per row of a delta, at most the whole table once."""
+        """How many changed rows have not yet paid for a copy; they pay for the whole table at most once."""
         credit = self._credit[name] + (0 if changed is None else changed.height)
-        return min(credit, max(self._tables[name].size, segment // _LEAST))
+        return min(credit, _PRICE * max(self._tables[name].size, segment // _LEAST))
 
     def _leave_parts(self, version: int, segment: int) -> None:
         """Copy the slices of the base that are due; none of a table whose last ones still wait for `tidy`."""
@@ -182,7 +183,7 @@ class MemoryHome:
             while copied and (oldest := min(copied)) < version:
                 place = copied.index(oldest)
                 low, high = place * segment, min((place + 1) * segment, table.size)
-                cost = max(high - low, segment // _LEAST)
+                cost = _PRICE * max(high - low, segment // _LEAST)
                 if self._credit[name] < cost:
                     break
                 self._credit[name] -= cost
