@@ -36,6 +36,7 @@ ORDER = (
     "aggregates",
     "plan",
     "windows",
+    "sessions",
     "lineage",
     "state",
     "watermarks",

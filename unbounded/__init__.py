@@ -57,7 +57,7 @@ from unbounded.spark.reading import DataStreamReader, read_stream
 from unbounded.spark.writing import DataStreamWriter
 from unbounded.state.homes import StateOptions, files_state, postgresql_state, sqlite_state
 from unbounded.trigger import Trigger, available_now, once, processing_time
-from unbounded.unified import FrameT, concat, with_watermark
+from unbounded.unified import FrameT, concat, group_by_session, with_watermark
 
 readStream = read_stream
 
@@ -100,6 +100,7 @@ __all__ = [
     "concat",
     "current_timestamp",
     "files_state",
+    "group_by_session",
     "infer_schema",
     "move_state",
     "once",

@@ -11,7 +11,7 @@ into batches, `finish(merge(partials))` is the aggregate of all rows.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -59,8 +59,16 @@ class Cut:
     canonical: tuple[str, ...]
 
 
-def cut(aggregates: Sequence[pl.Expr], schema: Mapping[str, pl.DataType], *, keyed: bool = True) -> Cut:
+def cut(
+    aggregates: Sequence[pl.Expr],
+    schema: Mapping[str, pl.DataType],
+    *,
+    keyed: bool = True,
+    instead: Callable[[pl.Expr], pl.Expr] = lambda expr: expr,
+) -> Cut:
     """Cut aggregates over rows of `schema`: of `agg` if `keyed`, where a bare column becomes a list, else of `select`.
+
+    `instead` gives what is kept in place of each aggregate, which has no Python function in it any more.
 
     Raises PlanError for aggregates that have no such form: every one, with the reason and what to write.
     """
@@ -68,7 +76,7 @@ def cut(aggregates: Sequence[pl.Expr], schema: Mapping[str, pl.DataType], *, key
     computed, readable, found, refused = Computed(schema), [], [], []
     for expr in exprs:
         try:
-            readable.append(computed.over_columns(expr))
+            readable.append(instead(computed.over_columns(expr)))
         except UnsupportedOperationError as error:
             refused.append(error)
     schema = computed.schema

@@ -13,7 +13,7 @@ from polars._typing import ColumnNameOrSelector, IntoExpr, PivotAgg
 from unbounded.aggregates import cut
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import expand, why_not_rowwise
-from unbounded.grouping import StreamGroupBy, pivoted
+from unbounded.grouping import StreamGroupBy, pivoted, sessions_of
 from unbounded.joins import Joinable
 from unbounded.plan import Aggregate, Node, Step
 from unbounded.positions import Positional
@@ -339,6 +339,19 @@ class StreamFrame(Joinable, NamesOfFrames, Positional, Reducible, SparkWritable,
         keys = (*by, *(pl.col(name) for name in (*boundaries, LABEL)))
         return StreamGroupBy(window, keys, StreamFrame, label=window.column)
 
+    def group_by_session(
+        self,
+        index_column: str | pl.Expr,
+        *,
+        gap: str | timedelta | pl.Expr,
+        include_boundaries: bool = False,
+        group_by: IntoExpr | Iterable[IntoExpr] | None = None,
+    ) -> StreamGroupBy[StreamFrame]:
+        """Group rows of a key that follow each other within `gap`; see `ub.group_by_session`."""
+        by = () if group_by is None else expand(self._plan.schema, [group_by], {})
+        self._refuse_others("group_by_session", [*by, *([gap] if isinstance(gap, pl.Expr) else [])])
+        return sessions_of(self._plan, StreamFrame, index_column, gap=gap, boundaries=include_boundaries, by=by)
+
     def pivot(
         self,
         on: ColumnNameOrSelector | Sequence[ColumnNameOrSelector],
@@ -378,3 +391,7 @@ class StreamNamespace:
     def with_watermark(self, column: str, delay: str | timedelta) -> StreamFrame:
         """See `ub.with_watermark`."""
         return self._frame.with_watermark(column, delay)
+
+    def group_by_session(self, index_column: str | pl.Expr, **options: Any) -> StreamGroupBy[StreamFrame]:
+        """See `ub.group_by_session`."""
+        return self._frame.group_by_session(index_column, **options)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from itertools import product
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 import polars as pl
 from polars._typing import IntoExpr, QuantileMethod
@@ -12,15 +13,23 @@ from polars._typing import IntoExpr, QuantileMethod
 from unbounded.aggregates import cut
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import expand
-from unbounded.plan import HAVING, Aggregate, Node, Step
+from unbounded.plan import HAVING, Aggregate, Node, Static, Step
 from unbounded.refusals import REFUSED_OF_GROUPS, refusal
+from unbounded.sessions import Sessions, session_column, session_gap
 from unbounded.spark.names import NamesOfGroups
 from unbounded.trees import Tree, expression, rewrite, tree_of
 from unbounded.windows import LABEL
 
-__all__ = ["StreamGroupBy", "pivoted"]
+__all__ = ["StreamGroupBy", "pivoted", "sessions_of"]
 
 FrameT = TypeVar("FrameT")
+Grouped: TypeAlias = Callable[[Node, tuple[pl.Expr, ...], tuple[pl.Expr, ...]], Aggregate]
+"""Makes the aggregate of a plan by keys. PlanError for what cannot be kept, where it is written."""
+
+
+def _groups(plan: Node, keys: tuple[pl.Expr, ...], aggregates: tuple[pl.Expr, ...]) -> Aggregate:
+    cut(aggregates, plan.schema)
+    return Aggregate(plan, keys, aggregates)
 
 
 class StreamGroupBy(NamesOfGroups, Generic[FrameT]):
@@ -34,30 +43,35 @@ class StreamGroupBy(NamesOfGroups, Generic[FrameT]):
         *,
         label: str | None = None,
         having: tuple[pl.Expr, ...] = (),
+        grouped: Grouped = _groups,
     ) -> None:
         self._plan, self._keys, self._frame, self._label, self._having = plan, keys, frame, label, having
+        self._grouped = grouped
 
     def having(self, *predicates: IntoExpr | Iterable[IntoExpr]) -> Self:
         """Keep the groups for which aggregated predicates are true; in update mode others leave the sink's table."""
         found = expand(self._plan.schema, predicates, {}, unnamed=True)
-        return type(self)(self._plan, self._keys, self._frame, label=self._label, having=(*self._having, *found))
+        having = (*self._having, *found)
+        return type(self)(self._plan, self._keys, self._frame, label=self._label, having=having, grouped=self._grouped)
 
     def agg(self, *aggs: IntoExpr | Iterable[IntoExpr], **named_aggs: IntoExpr) -> FrameT:
         """One row per group: the keys, then any expressions over aggregates of the other columns."""
         return self._frame(self._aggregated(aggs, named_aggs))
 
     def _aggregated(self, aggs: Iterable[Any], named_aggs: dict[str, Any]) -> Node:
-        taken = {key.meta.output_name() for key in self._keys} | ({self._label} if self._label else set())
-        found = expand(self._plan.schema, aggs, named_aggs, without=taken)
+        found = self._expanded(aggs, named_aggs)
         wanted = (pl.all_horizontal(self._having).alias(HAVING),) if self._having else ()
-        cut((*found, *wanted), self._plan.schema)  # an aggregate that cannot be kept is refused where it is written
-        answer: Node = Aggregate(self._plan, self._keys, (*found, *wanted))
+        answer: Node = self._grouped(self._plan, self._keys, (*found, *wanted))
         if self._having:
             answer = Step(answer, "filter", (pl.col(HAVING),))
             answer = Step(answer, "select", tuple(pl.col(name) for name in answer.schema if name != HAVING))
         if self._label is not None:
             answer = Step(answer, "rename", options={"mapping": {LABEL: self._label}, "strict": True})
         return answer
+
+    def _expanded(self, aggs: Iterable[Any], named_aggs: dict[str, Any]) -> tuple[pl.Expr, ...]:
+        taken = {key.meta.output_name() for key in self._keys} | ({self._label} if self._label else set())
+        return expand(self._plan.schema, aggs, named_aggs, without=taken)
 
     def len(self, name: str | None = None) -> FrameT:
         """The number of rows per group, in the column `name` ("len")."""
@@ -112,16 +126,37 @@ class StreamGroupBy(NamesOfGroups, Generic[FrameT]):
         return self.last() if n == 1 else self._rows(pl.all().tail(n))
 
     def _rows(self, lists: pl.Expr) -> FrameT:
-        answer = self._aggregated([lists], {})
-        keys = {key.meta.output_name() for key in self._keys} - {LABEL} | {self._label}
-        others = [name for name in answer.schema if name not in keys]
+        others = [one.meta.output_name() for one in self._expanded([lists], {})]
         if not others:
             raise PlanError("head() and tail() of groups need a column beside the keys. Write agg(pl.len())")
+        answer = self._aggregated([lists], {})
         return self._frame(Step(answer, "explode", options={"columns": others}))
 
 
 for _name in REFUSED_OF_GROUPS:
     setattr(StreamGroupBy, _name, refusal(_name, REFUSED_OF_GROUPS))
+
+
+def sessions_of(
+    plan: Node,
+    frame: Callable[[Node], FrameT],
+    index_column: str | pl.Expr,
+    *,
+    gap: str | timedelta | pl.Expr,
+    boundaries: bool,
+    by: tuple[pl.Expr, ...],
+) -> StreamGroupBy[FrameT]:
+    """The groups of `ub.group_by_session`. PlanError for arguments that have no meaning."""
+    column = session_column(plan, index_column, boundaries=boundaries)
+    length = session_gap(plan, column, gap)
+
+    def grouped(plan: Node, keys: tuple[pl.Expr, ...], aggregates: tuple[pl.Expr, ...]) -> Aggregate:
+        node = Sessions(plan, keys, aggregates, column, length, boundaries)
+        if not isinstance(plan, Static):  # of a bounded table Polars computes any aggregate
+            node.cut  # noqa: B018  # refuses what cannot be kept
+        return node
+
+    return StreamGroupBy(plan, by, frame, label=column, grouped=grouped)
 
 
 def pivoted(plan: Node, asked: dict[str, Any]) -> Node:

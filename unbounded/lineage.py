@@ -30,6 +30,7 @@ from unbounded.plan import (
     is_bounded,
     walk,
 )
+from unbounded.sessions import BOUNDARIES, END, Sessions
 from unbounded.windows import LABEL, Window
 
 __all__ = ["Clock", "clocks", "closing", "is_whole", "passing", "table_key"]
@@ -147,6 +148,13 @@ def _(node: Window) -> dict[str, Clock]:
 
 
 @clocks.register
+def _(node: Sessions) -> dict[str, Clock]:
+    # A session comes out when it ends, however long ago it began: its end alone tells event time.
+    closes = closing(node) if node.boundaries else {}
+    return dict.fromkeys(BOUNDARIES[1:], closes[END].after_aggregate) if END in closes else {}
+
+
+@clocks.register
 def _(node: Aggregate) -> dict[str, Clock]:
     return {name: clock.after_aggregate for name, clock in closing(node).items()}
 
@@ -161,8 +169,10 @@ def _updated(node: Lookup) -> set[str]:
 
 
 def closing(node: Aggregate) -> dict[str, Clock]:
-    """The keys by which a group of an aggregate closes; empty where groups stay open for ever."""
+    """The keys by which a group of an aggregate closes, a session by its `END`; empty where groups never do."""
     below = clocks(node.input)
+    if isinstance(node, Sessions):
+        return {END: below[node.column]} if node.column in below else {}
     found: dict[str, Clock] = {}
     for name, key in zip(node.key_names, node.keys, strict=True):
         source = passes(key)

@@ -15,7 +15,7 @@ from unbounded.checkpoint import Checkpoint, Commit
 from unbounded.errors import CheckpointError, PlanError, nearest
 from unbounded.operators import Tables
 from unbounded.operators.answer import Answer, schema_from, spec_from
-from unbounded.state import Home, Log, StateRef, TableSpec
+from unbounded.state import Home, Log, StateRef
 from unbounded.state.folders import folder_of
 from unbounded.state.homes import StateOptions, home_of, open_home, options_for
 from unbounded.storage import Storage, open_storage
@@ -168,15 +168,14 @@ class Remembered:
         tables, _ = self.declared_at(home)
         home.look(self.ref)
         if answer is None:
-            name = f"{operator}/{table}"
-            return (tables[name] if name in tables else tables.multimaps[name]).scan().lazy()
+            return tables.rows(f"{operator}/{table}").lazy()
         said = self.operators[operator]
         own = {f"{operator}/{name}": name for name in said["tables"]}
         tables = Tables(
             {own[name]: table for name, table in tables.items() if name in own},
             {own[name]: multimap for name, multimap in tables.multimaps.items() if name in own},
         )
-        return answer.over(tables[answer.table].scan(), tables, datetime.fromisoformat(self.commit.intent.time))
+        return answer.over(tables.rows(answer.table), tables, datetime.fromisoformat(self.commit.intent.time))
 
     def _chosen(self, asked: str | None) -> tuple[str, str]:
         """The operator that is asked for, and its table, or ""."""
@@ -210,10 +209,8 @@ class Remembered:
                 f"how {operator} makes its answer could not be written into the checkpoint without code. Read the "
                 f"parts that are stored: operator={raw}"
             )
-        groups = spec_from(said["tables"][record["table"]])
-        assert isinstance(groups, TableSpec)
         try:
-            return Answer.of(record, groups)
+            return Answer.of(record, spec_from(said["tables"][record["table"]]))
         except pl.exceptions.ComputeError as error:
             raise PlanError(
                 f"{operator} was written down by another version of Polars, which this one, {pl.__version__}, cannot "

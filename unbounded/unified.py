@@ -8,14 +8,17 @@ from itertools import count
 from typing import Any, Literal, TypeVar, get_args, overload
 
 import polars as pl
+from polars._typing import IntoExpr
 
 from unbounded.durations import milliseconds
 from unbounded.errors import PlanError, UnsupportedOperationError
+from unbounded.expressions import expand
 from unbounded.frame import StreamFrame
-from unbounded.plan import Concat, Node, Scan, walk
+from unbounded.grouping import StreamGroupBy, sessions_of
+from unbounded.plan import Concat, Node, Scan, Static, evaluate, walk
 from unbounded.sources.bounded import BoundedSource
 
-__all__ = ["BoundedNamespace", "FrameT", "concat", "with_watermark"]
+__all__ = ["BoundedNamespace", "FrameT", "concat", "group_by_session", "with_watermark"]
 
 FrameT = TypeVar("FrameT", pl.LazyFrame, StreamFrame)
 """A frame of either kind: what a function takes and gives that serves batch and stream."""
@@ -36,6 +39,47 @@ def with_watermark(frame: FrameT, column: str, delay: str | timedelta) -> FrameT
         return frame.with_watermark(column, delay)
     milliseconds(delay, f"the delay of the watermark on {column!r}")
     return frame.sort(column)
+
+
+def group_by_session(
+    frame: FrameT,
+    index_column: str | pl.Expr,
+    *,
+    gap: str | timedelta | pl.Expr,
+    include_boundaries: bool = False,
+    group_by: IntoExpr | Iterable[IntoExpr] | None = None,
+) -> StreamGroupBy[FrameT]:
+    """Group rows that follow each other within `gap` of event time; the input may come in any order.
+
+    A session of a key goes from its first event time to the latest end of its rows; a row's end is its time plus its
+    gap, and a row exactly at the end still joins. `gap` is a fixed length, or an expression of a Duration per row: then
+    one long gap covers the rows within it. Rows without a time, or whose gap is null or not above zero, are in no
+    session, and counted; null keys are a key.
+
+    Columns of the answer: the `group_by` keys, `_lower_boundary` and `_upper_boundary` (the end) if included,
+    `index_column` (the first event time), then the aggregates. The key of a row is `group_by` and `index_column`.
+
+    Where `index_column` has a watermark a session closes when that reaches its end, and a row is late if its own end
+    was at or below it, even where an open session would take it. In append mode a session comes once, closed; in update
+    mode with each batch that touches it, and what was merged into another leaves a sink that keeps a table.
+    `_upper_boundary` is event time for what follows. On a stream the aggregates must be ones that merge: median,
+    n_unique, implode, head and the like are refused, `first` and `last` are in order of arrival.
+
+    >>> from datetime import datetime
+    >>> import polars as pl, unbounded as ub
+    >>> clicks = pl.LazyFrame({"user": ["ann", "ann", "ann"], "time": [datetime(2026, 3, 1, 8, m) for m in (0, 9, 30)]})
+    >>> visits = clicks.pipe(ub.group_by_session, "time", gap="10m", group_by="user").len("clicks")
+    >>> visits.select(pl.col("time").dt.strftime("%H:%M"), "clicks").sort("time").collect().rows()
+    [('08:00', 2), ('08:30', 1)]
+    """
+    if isinstance(frame, StreamFrame):
+        return frame.group_by_session(index_column, gap=gap, include_boundaries=include_boundaries, group_by=group_by)
+    by = () if group_by is None else expand(frame.collect_schema(), [group_by], {})
+    return sessions_of(Static(frame), _over_bounded, index_column, gap=gap, boundaries=include_boundaries, by=by)
+
+
+def _over_bounded(node: Node) -> pl.LazyFrame:
+    return evaluate(node, {})
 
 
 # An empty list could be of any kind, says mypy; Polars refuses it.
@@ -104,3 +148,7 @@ class BoundedNamespace:
     def with_watermark(self, column: str, delay: str | timedelta) -> pl.LazyFrame:
         """See `ub.with_watermark`."""
         return with_watermark(self._frame, column, delay)
+
+    def group_by_session(self, index_column: str | pl.Expr, **options: Any) -> StreamGroupBy[pl.LazyFrame]:
+        """See `ub.group_by_session`."""
+        return group_by_session(self._frame, index_column, **options)

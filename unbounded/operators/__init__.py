@@ -61,6 +61,8 @@ class Change:
     without_time: int = 0
     seen: int | None = None
     """The newest event time among the rows, in ms, where the operator is asked to note it."""
+    left: pl.DataFrame | None = None
+    """Keys, under the names of the node, whose rows left the table; None where none ever does."""
 
 
 class Tables(dict[str, Table]):
@@ -85,6 +87,10 @@ class Tables(dict[str, Table]):
             {name: self[full] for full, name in names.items() if full in self},
             {name: self.multimaps[full] for full, name in names.items() if full in self.multimaps},
         )
+
+    def rows(self, name: str) -> pl.DataFrame:
+        """Every row of a table or a multimap."""
+        return (self[name] if name in self else self.multimaps[name]).scan()
 
 
 class Operator(Protocol):

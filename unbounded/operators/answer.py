@@ -104,7 +104,7 @@ class Answer:
         }
 
     @staticmethod
-    def of(record: Mapping[str, Any], groups: TableSpec) -> Answer:
+    def of(record: Mapping[str, Any], groups: TableSpec | MultimapSpec) -> Answer:
         """The inverse of `record`, which has columns; `groups` is the spec of its table."""
         values = [
             Values(one["name"], pl.col(one["name"]), dtype, one["every"], frozenset(one["uses"]))

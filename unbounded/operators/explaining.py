@@ -23,6 +23,7 @@ from unbounded.plan import (
     Verb,
     Watermark,
 )
+from unbounded.sessions import Sessions
 from unbounded.windows import LABEL, Window
 
 __all__ = ["explained"]
@@ -79,6 +80,9 @@ def _title(node: Node) -> str:
             return f"watermark on {node.column!r}, {node.delay / 1000:g} s behind"
         case Window():
             return f"window of {node.column!r}, every {node.every}, {node.period} long"
+        case Sessions():
+            by = "".join(f", by {', '.join(map(repr, node.key_names[:-1]))}" for _ in node.keys[:1])
+            return f"sessions of {node.column!r}, {node.gap} apart{by}"
         case Aggregate(keys=()):
             return "aggregate over all rows"
         case Aggregate():

@@ -27,6 +27,7 @@ from unbounded.operators.in_order import InOrderOperator
 from unbounded.operators.keep import KeepOperator
 from unbounded.operators.modes import may_repeat_keys
 from unbounded.operators.positioned import PositionedOperator
+from unbounded.operators.sessions import SessionOperator
 from unbounded.operators.telling import carries, counts
 from unbounded.operators.unique import UniqueOperator
 from unbounded.partials.columns import overflow
@@ -47,6 +48,7 @@ from unbounded.plan import (
     lower_filters,
     walk,
 )
+from unbounded.sessions import Sessions
 from unbounded.state import MultimapSpec, TableSpec
 from unbounded.windows import Window
 
@@ -109,8 +111,13 @@ class Flow:
 
         match node:
             case Aggregate():
-                id = named("aggregate")
-                self._operators[_id_of(node)] = AggregateOperator(id, node, self.mode, self._note_carrier(id, node))
+                id = named("session" if isinstance(node, Sessions) else "aggregate")
+                seen = self._note_carrier(id, node)
+                self._operators[_id_of(node)] = (
+                    SessionOperator(id, node, self.mode, seen)
+                    if isinstance(node, Sessions)
+                    else AggregateOperator(id, node, self.mode, seen)
+                )
                 if (scan := counts(node)) is not None:
                     self._counters[scan.name] = id
             case Unique():
@@ -206,7 +213,7 @@ class Flow:
                 lazies[_id_of(node)] = change.rows
         wanted = [self._lazy(self.plan, lazies, rows)]
         if self._top is not None:
-            wanted.append(self._touched(self._top, lazies))
+            wanted.append(self._touched(self._top, lazies, changes))
         monitors = [*(monitors if noted is None else []), *(self._newest(mark, lazies, rows) for mark in late)]
         collected = self._collect([*wanted, *monitors], large=noted is None)
         noted = [*(noted or []), *collected[len(wanted) :]]
@@ -324,19 +331,23 @@ class Flow:
     # What left the table ------------------------------------------------------------------------
     @cached_property
     def _top(self) -> Aggregate | None:
-        """The topmost aggregate, where a step above it may drop rows from a table that is kept by key."""
+        """The topmost aggregate, where a step above may drop rows from a table that is kept by key, or sessions merge."""
         if not self._by_key or not self.key:
             return None
         node, dropping = self.plan, False
         while not isinstance(node, Aggregate):
             dropping |= isinstance(node, Step | Join | Lookup) and node.drops_rows
             node = node.inputs[0]
-        return node if dropping else None
+        return node if dropping or isinstance(node, Sessions) else None
 
-    def _touched(self, top: Aggregate, lazies: Mapping[int, pl.LazyFrame]) -> pl.LazyFrame:
+    def _touched(
+        self, top: Aggregate, lazies: Mapping[int, pl.LazyFrame], changes: Mapping[str, Change]
+    ) -> pl.LazyFrame:
         """The keys that the batch touched, under their names at the sink."""
-        names = table_key(self.plan) or {}
-        return lazies[_id_of(top)].select(pl.col(old).alias(name) for name, old in names.items())
+        named = [pl.col(old).alias(name) for name, old in (table_key(self.plan) or {}).items()]
+        left = changes[self._operators[_id_of(top)].id].left
+        touched = [lazies[_id_of(top)], *([left.lazy()] if left is not None else [])]
+        return pl.concat([rows.select(named) for rows in touched])
 
     def _removed(self, answer: pl.DataFrame, touched: pl.DataFrame | None) -> pl.DataFrame:
         key = list(self.key)

@@ -22,6 +22,7 @@ from unbounded.plan import (
     Whole,
     walk,
 )
+from unbounded.sessions import Sessions
 from unbounded.windows import Window
 
 __all__ = ["check", "may_repeat_keys", "reasons_against"]
@@ -129,6 +130,8 @@ def _stays_open(node: Aggregate | Keep) -> str | None:
             f"append mode emits a row once, when it can no longer change, and a row of {node.verb}() leaves when a "
             'better one comes. Write with output_mode="complete"'
         )
+    if isinstance(node, Sessions):
+        return None if closing(node) else _never_ends(node)
     if not node.keys:
         return (
             "append mode emits a row once, when it can no longer change, and a global aggregate changes with every "
@@ -148,6 +151,15 @@ def _stays_open(node: Aggregate | Keep) -> str | None:
         f"append mode emits a group once, when it can no longer change, and groups by {keys} never close. Group by a "
         'window of a watermarked column, e.g. .pipe(ub.with_watermark, "time", "10m").group_by_dynamic("time", '
         'every="5m", group_by=...), or write with output_mode="update"'
+    )
+
+
+def _never_ends(node: Sessions) -> str:
+    time = node.column
+    return (
+        f"append mode emits a session once, when it can no longer change, and sessions of {time!r} never end, since no "
+        f'watermark reaches them. Declare one first, .pipe(ub.with_watermark, {time!r}, "10m"), or write with '
+        'output_mode="update"'
     )
 
 

@@ -27,6 +27,7 @@ from unbounded.plan import (
     lower_filters,
     walk,
 )
+from unbounded.sessions import END, Sessions
 from unbounded.testing.story import Taken
 
 __all__ = ["Truth", "truth"]
@@ -141,7 +142,12 @@ def _judges(node: Node) -> bool:
 def _closing_times(node: Node, mode: Mode, rows: pl.DataFrame) -> pl.Series:
     """When what each input row adds to is final, in epoch ms; null where it is never late."""
     keys, found = rows, {}
+    schema: Mapping[str, pl.DataType] = node.schema
     match node:
+        case Sessions():  # each row by itself, whatever session would take it
+            found = closing(node) if mode != "complete" else {}
+            keys = rows.select(node.ends.alias(END))
+            schema = keys.schema
         case Aggregate():
             # Complete mode keeps every group, so a late row still counts.
             found = closing(node) if mode != "complete" else {}
@@ -153,4 +159,4 @@ def _closing_times(node: Node, mode: Mode, rows: pl.DataFrame) -> pl.Series:
             found = {node.keys[0]: clocks(node.input)[node.keys[0]]}
     if not found:
         return pl.repeat(None, n=rows.height, dtype=pl.Int64, eager=True)
-    return keys.select(closing_instant(found, node.schema)).to_series()
+    return keys.select(closing_instant(found, schema)).to_series()

@@ -1,0 +1,206 @@
+"""How are sessions kept up to date: pieces of a batch, joined to the open sessions of their keys.
+
+A batch finds its own sessions, takes those of its keys that are open out of a multimap, lets both meet, and puts the
+outcome back: it costs what its rows and the open sessions of their keys cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import polars as pl
+
+from unbounded.connectors import Mode
+from unbounded.expressions import canonical
+from unbounded.lineage import closing
+from unbounded.now import at
+from unbounded.operators import Batch, Change, Tables, at_most_milliseconds, closing_instant
+from unbounded.operators.answer import Answer
+from unbounded.plan import HAVING
+from unbounded.sessions import ARRIVAL, END, Sessions
+from unbounded.state import Multimap, MultimapSpec
+from unbounded.windows import LABEL
+
+__all__ = ["SessionOperator"]
+
+_EXPIRY, _LEN, _LATE, _SEEN = "__expiry__", "__len__", "__late__", "__seen__"
+_ALL, _KEY, _SESSION, _STORED = "__all__", "__key__", "__session__", "__stored__"
+_ROWS_PER_BATCH: Final = 1 << 32  # of which a row index of Polars can tell apart as many
+
+
+class SessionOperator:
+    """A `Sessions` in one output mode; `seen` is as for an aggregate."""
+
+    def __init__(self, id: str, node: Sessions, mode: Mode, seen: str | None) -> None:
+        self.id, self._node, self._mode, self._seen = id, node, mode, seen
+        self._cut, self._clocks = node.cut, closing(node)
+        self._time = node.schema[LABEL]
+        self._keys = {name: node.schema[name] for name in node.key_names[:-1]}
+        expiry = {_EXPIRY: pl.Int64()} if self._clocks else {}
+        self._sessions = MultimapSpec(
+            key=pl.Schema(self._keys or {_ALL: pl.Boolean()}),  # without keys there is one group
+            values=pl.Schema({LABEL: self._time, END: self._time, **self._cut.state, **expiry}),
+            expiry=_EXPIRY if self._clocks else None,
+        )
+        self._arrives = any(ARRIVAL in expr.meta.root_names() for expr in self._cut.partial)
+
+    @property
+    def ordered(self) -> bool:
+        return self._cut.ordered
+
+    @property
+    def evicts(self) -> bool:
+        return self._closes
+
+    @property
+    def _closes(self) -> bool:
+        return bool(self._clocks) and self._mode != "complete"
+
+    def tables(self) -> Mapping[str, MultimapSpec]:
+        return {"groups": self._sessions}
+
+    @property
+    def answer(self) -> Answer:
+        return self._answer.named({LABEL: self._node.column, HAVING: None})
+
+    @property
+    def _answer(self) -> Answer:
+        columns = tuple(self._node.shown(self._cut.finish))
+        return Answer(
+            "groups", columns, opened=self._cut.opened, parts=("first event time", "end", *self._cut.canonical)
+        )
+
+    def pinned(self) -> Mapping[str, Any]:
+        keys = {
+            name: f"{dtype} = {canonical(key)}"
+            for (name, dtype), key in zip(self._keys.items(), self._node.keys, strict=True)
+        }
+        session = f"{self._node.column}: {self._time} gap {self._node.gap}"
+        return {"kind": "session", "keys": keys, "session": session, "state": list(self._cut.canonical)}
+
+    # One batch ----------------------------------------------------------------------------------
+    def prepare(self, rows: pl.LazyFrame, tables: Tables, batch: Batch) -> pl.LazyFrame:
+        """The sessions of the batch alone; rows that are in none, and late ones, in one row per key without a start."""
+        node, key = self._node, self._sessions.key
+        if self._arrives:
+            arrival = pl.col(ARRIVAL).cast(pl.Int64) + batch.id * _ROWS_PER_BATCH
+            rows = rows.with_row_index(ARRIVAL).with_columns(arrival)
+        if self._cut.computed:
+            rows = rows.with_columns(at(self._cut.computed, batch.time))
+        # Under names of their own, for an aggregate may read a column that is called like a key.
+        keys = {f"__key_{i}__": one for i, one in enumerate(at(node.keys, batch.time) or [pl.lit(value=True)])}
+        rows = rows.with_columns(at(node.ends, batch.time).alias(END), **keys)
+        late = pl.lit(value=False)
+        if self._closes and batch.late is not None:
+            late = (closing_instant(self._clocks, {END: self._time}) <= batch.late).fill_null(value=False)
+        counts = pl.col(END).is_not_null() & ~pl.col(_LATE)
+        rows = rows.with_columns(late.alias(_LATE)).with_columns(
+            pl.when(counts).then(pl.col(node.column)).alias(LABEL), pl.when(counts).then(pl.col(END)).alias(END)
+        )
+        wanted = [pl.len().cast(pl.Int64).alias(_LEN), pl.col(_LATE).sum().cast(pl.Int64)]
+        if self._seen is not None:
+            newest = at_most_milliseconds(pl.col(self._seen).max(), node.input.schema[self._seen])
+            wanted.append(newest.alias(_SEEN))
+        named = [pl.col(own).first().alias(name) for own, name in zip(keys, key, strict=True)]
+        found = _numbered(rows, list(keys), in_order=node.gap.constant is not None).group_by(_SESSION)
+        return found.agg(*named, *_WHOLE, *at(self._cut.partial, batch.time), *wanted).drop(_SESSION)
+
+    def step(self, rows: pl.DataFrame, tables: Tables, batch: Batch) -> Change:
+        sessions = tables.multimaps["groups"]
+        newest = rows[_SEEN].max() if self._seen is not None else None
+        taken, late = int(rows[_LEN].sum()), int(rows[_LATE].sum())
+        in_time = rows.filter(pl.col(LABEL).is_not_null()) if rows[LABEL].null_count() else rows
+        merged, left = self._meet(self._with_expiry(in_time), sessions)
+        sessions.append(merged.select(*self._sessions.key, *self._sessions.values))
+        touched = merged.filter(~pl.col(_STORED))
+        mark = batch.watermark if self._closes else None
+        gone = sessions.expire(mark) if mark is not None else touched.clear()
+        match self._mode:
+            case "append":
+                shown = gone
+            case "update":
+                shown = touched
+            case "complete":
+                shown = sessions.scan()
+        return Change(
+            rows=self._answer.over(shown, tables, batch.time),
+            taken=taken,
+            updated=touched.height,
+            evicted=gone.height,
+            late=late,
+            without_time=taken - late - int(in_time[_LEN].sum()),
+            seen=newest if isinstance(newest, int) else None,
+            left=left,
+        )
+
+    def _with_expiry(self, rows: pl.DataFrame) -> pl.DataFrame:
+        if not self._clocks:
+            return rows
+        return rows.with_columns(closing_instant(self._clocks, {END: self._time}).alias(_EXPIRY))
+
+    def _meet(self, rows: pl.DataFrame, sessions: Multimap) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Take the open sessions of the keys of these out: all sessions of these keys, and keys that are none any more.
+
+        `_STORED` says of which no row is new.
+        """
+        columns = [*self._sessions.key, *self._sessions.values]
+        keys = rows.select(self._sessions.key.names()).unique()
+        found = sessions.probe(keys).select(*columns, pl.lit(value=True).alias(_STORED))
+        fresh = rows.select(*columns, pl.lit(value=False).alias(_STORED))
+        if not found.height:
+            return fresh, fresh.select(*self._keys, LABEL).clear()
+        sessions.remove(keys)
+        both = _numbered(pl.concat([found, fresh]).lazy(), list(self._sessions.key), in_order=False).collect()
+        named = [pl.col(name).first() for name in self._sessions.key]
+        expiry = [pl.col(_EXPIRY).max()] if self._clocks else []
+        merged = both.group_by(_SESSION).agg(*named, *_WHOLE, *self._cut.merge, *expiry, pl.col(_STORED).all())
+        began = pl.col(LABEL) == pl.col(LABEL).first().over(_SESSION)
+        return merged.drop(_SESSION), both.filter(pl.col(_STORED) & ~began).select(*self._keys, LABEL)
+
+    # For people ---------------------------------------------------------------------------------
+    @property
+    def grows(self) -> str | None:
+        if self._closes or self._mode == "complete":
+            return None
+        time = repr(self._node.column)
+        return (
+            f"the sessions of {time} are remembered for ever, since it has no watermark. Declare one before "
+            f'group_by_session, e.g. .pipe(ub.with_watermark, {time}, "1h")'
+        )
+
+    def explain(self) -> Mapping[str, str]:
+        time = self._node.column
+        lines = {
+            "key": ", ".join(map(repr, (*self._keys, time))),
+            "state": "bounded by the watermark: the open sessions" if self._closes else "grows with the sessions",
+        }
+        if not self._closes:
+            lines["kept"] = f"for ever: {'complete mode shows every session' if self._clocks else 'no watermark'}"
+            return lines
+        (clock,) = self._clocks.values()
+        behind = f" (it runs {clock.behind / 1000:g} s behind here)" if clock.behind else ""
+        end = f"the session's end, the latest {time!r} + gap{f' + {clock.lasts}' if clock.lasts else ''}{behind}"
+        then = "emitted and forgotten" if self._mode == "append" else "forgotten"
+        lines["kept"] = f"until the watermark reaches {end}; then {then}"
+        lines["late"] = f"rows whose own {time!r} + gap the watermark of the batch before had reached"
+        return lines
+
+
+def _numbered(rows: pl.LazyFrame, keys: Sequence[str], *, in_order: bool) -> pl.LazyFrame:
+    """Rows in order of key and `LABEL`, with the number of their session.
+
+    Rows without a start come first, as one session of their key. `in_order` says that ends rise with the starts.
+    """
+    start, end = pl.col(LABEL), pl.col(END)
+    rows = rows.sort(*keys, LABEL)
+    another = pl.any_horizontal(pl.col(key).ne_missing(pl.col(key).shift()) for key in keys)
+    covered = end.shift()
+    if not in_order:
+        rows = rows.with_columns(another.cum_sum().alias(_KEY))
+        covered = end.cum_max().shift().over(_KEY)
+    begins = another | (start.is_not_null() & ~(start <= covered).fill_null(value=False))
+    return rows.with_columns(begins.cum_sum().alias(_SESSION))
+
+
+_WHOLE: Final = (pl.col(LABEL).min(), pl.col(END).max())

@@ -1,0 +1,212 @@
+"""Which rows of a key follow each other so closely that they are one session?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import Final
+
+import polars as pl
+
+from unbounded.aggregates import Cut, cut
+from unbounded.durations import fixed_nanoseconds, polars_duration
+from unbounded.errors import PlanError, UnsupportedOperationError
+from unbounded.expressions import canonical, expand, passes
+from unbounded.partials.found import aggregated
+from unbounded.plan import Aggregate, Node
+from unbounded.trees import Tree, expression, rewrite, tree_of
+from unbounded.windows import LABEL
+
+__all__ = ["ARRIVAL", "BOUNDARIES", "END", "Gap", "Sessions", "session_column", "session_gap"]
+
+END: Final = "__end__"
+"""The column with the end of a row's own stretch of time, or of a session."""
+
+ARRIVAL: Final = "__arrival__"
+"""The column that says in which order rows came."""
+
+BOUNDARIES: Final = ("_lower_boundary", "_upper_boundary")
+
+_SESSION = "__session__"
+_DAY = 86_400_000_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Gap:
+    """How long after a row the next one may come: a Duration; `constant` is its text where all rows have the same."""
+
+    length: pl.Expr
+    constant: str | None
+
+    def __str__(self) -> str:
+        return canonical(self.length) if self.constant is None else self.constant
+
+
+@dataclass(frozen=True, eq=False)
+class Sessions(Aggregate):
+    """One row per key and session, with the session's first event time in `LABEL` behind the keys.
+
+    A row covers the time from its own to that plus its gap, both ends included, and rows of a key whose stretches meet
+    are one session. It ends at the latest of its rows' ends. A row without a time, or whose gap is null or not above
+    zero, is in none.
+    """
+
+    column: str
+    gap: Gap
+    boundaries: bool
+
+    def apply(self, *rows: pl.LazyFrame) -> pl.LazyFrame:
+        time, end = pl.col(self.column), pl.col(END)
+        # A row's stretch begins behind all that was covered before it: so a session begins.
+        number = (~(time <= end.cum_max().shift()).fill_null(value=False)).cum_sum()
+        numbered = (
+            rows[0]
+            .with_columns(self.ends.alias(END))
+            .filter(end.is_not_null())
+            .with_columns(number.over(*self.keys, order_by=self.column).alias(_SESSION))
+        )
+        found = numbered.group_by(*self.keys, _SESSION).agg(time.min().alias(LABEL), end.max(), *self.aggregates)
+        return found.select(self.shown(map(pl.col, (one.meta.output_name() for one in self.aggregates))))
+
+    def shown(self, aggregates: Iterable[pl.Expr]) -> list[pl.Expr]:
+        """The columns of the answer, over keys, `LABEL`, `END` and what the aggregates read."""
+        *keys, start = map(pl.col, self.key_names)
+        bounds = [start.alias(BOUNDARIES[0]), pl.col(END).alias(BOUNDARIES[1])] if self.boundaries else []
+        return [*keys, *bounds, start, *aggregates]
+
+    @cached_property
+    def key_names(self) -> tuple[str, ...]:
+        return (*(key.meta.output_name() for key in self.keys), LABEL)
+
+    @cached_property
+    def ends(self) -> pl.Expr:
+        """When a row's own stretch of time ends; null for a row that is in no session."""
+        time, dtype = pl.col(self.column), self.input.schema[self.column]
+        # Parts of a tick are cut off: no row has a time within them.
+        end = time + self.gap.length.cast(pl.Duration(getattr(dtype, "time_unit", "ms")))
+        return end if self.gap.constant is not None else pl.when(self.gap.length.to_physical() > 0).then(end)
+
+    @cached_property
+    def cut(self) -> Cut:
+        """The aggregates over rows that have their `ARRIVAL`, cut so that it does not matter in which order they merge.
+
+        Raises PlanError for aggregates that have no such form.
+        """
+        schema = pl.Schema({**self.input.schema, ARRIVAL: pl.Int64()})
+        found = cut(self.aggregates, schema, instead=_by_arrival)
+        if found.values:
+            kept = " and ".join(f"each {one}" for one in found.values)
+            raise UnsupportedOperationError(
+                f"group_by_session(...).agg() of aggregates that remember {kept}",
+                because="two sessions become one when a row comes between them, and values are kept under one group",
+                instead="approx_n_unique(), approx_quantile(0.5), top_k(...), min(), max() or mean(), which merge; or "
+                "put the sessions together in query.read() from the rows themselves",
+            )
+        return found
+
+
+# --------------------------------------------------------------------------------------- arguments
+def session_column(node: Node, index_column: str | pl.Expr, *, boundaries: bool) -> str:
+    """The name of the time column of `group_by_session`. PlanError if there is none of that name, or no time in it."""
+    column = index_column if isinstance(index_column, str) else passes(index_column)
+    if column is None or column not in node.schema:
+        there = ", ".join(node.schema)
+        raise PlanError(f"group_by_session({index_column!s}): write the name of a column; there are: {there}")
+    dtype = node.schema[column]
+    if not (isinstance(dtype, pl.Datetime) or dtype == pl.Date):
+        raise PlanError(
+            f"group_by_session({column!r}): the column is {dtype}, and sessions need Datetime or Date. Write "
+            f".with_columns(pl.col({column!r}).{'str.to_datetime()' if dtype == pl.String else 'cast(pl.Datetime)'}) "
+            "before it"
+        )
+    if boundaries and (taken := set(BOUNDARIES) & set(node.schema)):
+        raise PlanError(
+            f"group_by_session adds the column {min(taken)!r}, and the frame has one. Rename yours before it"
+        )
+    return column
+
+
+def session_gap(node: Node, column: str, gap: str | timedelta | pl.Expr) -> Gap:
+    """The gap of `group_by_session`. PlanError if it is no length of time, is not above zero, or does not fit."""
+    asked = f"group_by_session({column!r}, gap={str(gap) if isinstance(gap, pl.Expr) else gap!r})"
+    if isinstance(gap, pl.Expr):
+        return _gap_of_rows(node, column, gap, asked)
+    if isinstance(gap, str) and gap in node.schema:
+        raise PlanError(f"{asked}: a text is a length of time, and this is a column. Write gap=pl.col({gap!r})")
+    if not isinstance(gap, str | timedelta):
+        raise PlanError(f'{asked}: write a length of time such as "10m", a timedelta, or an expression of a Duration')
+    text = polars_duration(gap, "gap")
+    length = fixed_nanoseconds(text)
+    if length is None:
+        raise PlanError(f'{asked}: months and years have no fixed length. Write days: "31d"')
+    if length <= 0:
+        raise PlanError(f'{asked}: rows are one session if they are no further apart. Write a gap above zero, "10m"')
+    if node.schema[column] == pl.Date and length % _DAY:
+        raise PlanError(
+            f"{asked}: the column is Date, which has no hours. Write whole days, or .cast({{{column!r}: pl.Datetime}}) "
+            "before it"
+        )
+    return Gap(pl.lit(length, pl.Int64).cast(pl.Duration("ns")), text)
+
+
+def _gap_of_rows(node: Node, column: str, gap: pl.Expr, asked: str) -> Gap:
+    found = expand(node.schema, [gap], {})
+    if len(found) != 1:
+        raise PlanError(f"{asked}: this makes {len(found)} columns. Write an expression of one Duration per row")
+    (dtype,) = pl.LazyFrame(schema=node.schema).select(found[0].alias(_SESSION)).collect_schema().dtypes()
+    if not isinstance(dtype, pl.Duration):
+        raise PlanError(
+            f"{asked}: this is {dtype}, and a gap is a Duration. Write pl.duration(seconds=...) of it, or a text such "
+            'as "10m"'
+        )
+    if node.schema[column] == pl.Date:
+        raise PlanError(
+            f"{asked}: the column is Date, which has no hours, and the gap of a row may have. Write "
+            f".cast({{{column!r}: pl.Datetime}}) before it"
+        )
+    return Gap(found[0], None)
+
+
+# -------------------------------------------------------------------------------- order of arrival
+def _by_arrival(expr: pl.Expr) -> pl.Expr:
+    """The same aggregate with `first` and `last` told by `ARRIVAL`.
+
+    Sessions that become one may have got their rows by turns, so none of them came first.
+    """
+
+    def told(tree: Tree) -> Tree:
+        found = aggregated(tree)
+        if found is None or found.function not in (*_EARLIEST, *_LATEST, "slice"):
+            return rewrite(tree, told)
+        if found.function == "slice":
+            raise UnsupportedOperationError(
+                f"group_by_session(...).agg({expression(tree)})",
+                because="sessions become one when a row comes between them, and then their first rows came by turns",
+                instead="first() or last(), or pl.col('a').bottom_k_by('time', 3) in the order of event time",
+            )
+        value, arrival = _with_arrival(found.inputs[0])
+        if found.function.endswith("non_null"):
+            arrival = pl.when(value.is_not_null()).then(arrival)
+        return tree_of(value.min_by(arrival) if found.function in _EARLIEST else value.max_by(arrival))
+
+    return expression(told(tree_of(expr))).alias(expr.meta.output_name())
+
+
+_EARLIEST, _LATEST = ("first", "first_non_null"), ("last", "last_non_null")
+
+
+def _with_arrival(tree: Tree) -> tuple[pl.Expr, pl.Expr]:
+    """Values with nothing left out, and the arrival of those that were not, null for the others."""
+    match tree:
+        case {"Filter": {"input": part, "by": by}}:
+            value, arrival = _with_arrival(part)
+            return value, pl.when(expression(by)).then(arrival)
+        case {"Function": {"input": [part], "function": "DropNulls"}}:
+            value, arrival = _with_arrival(part)
+            return value, pl.when(value.is_not_null()).then(arrival)
+        case {"Function": {"input": [part], "function": "DropNans"}}:
+            value, arrival = _with_arrival(part)
+            return value, pl.when(value.is_not_nan() | value.is_null()).then(arrival)
+    return expression(tree), pl.col(ARRIVAL)
