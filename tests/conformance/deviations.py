@@ -222,6 +222,14 @@ def _join_of_streams(case: Json) -> bool:
     return any(all(_operators(side, "source") for side in both) for both in sides)
 
 
+def _sessions_in_update(case: Json) -> bool:
+    return case["output_mode"] == "update" and _uses("session_window")(case)
+
+
+def _values_of_sessions(case: Json) -> bool:
+    return _uses("session_window")(case) and _uses("median", "collect_list", "collect_set", "n_unique_set")(case)
+
+
 # ---------------------------------------------------------------------------------------- the tables
 DEVIATIONS: Final = (
     # Spark refuses, and the answer is that of bounded Polars.
@@ -233,6 +241,7 @@ DEVIATIONS: Final = (
     _answered("rows that a table has, or has not, are looked up one by one", _set_operation_on_a_stream),
     _answered("a bounded table comes once, before the stream, in concat()", _concat_with_bounded),
     _answered("windows may be months, have gaps, any offset, and stand beside others", _odd_window),
+    _answered("sessions are kept in update mode, and those merged away leave the table", _sessions_in_update),
     _answered("the file sink keeps a table in update and complete mode", _updates_files),
     # Both answer, or Spark alone.
     Deviates(
@@ -254,6 +263,12 @@ DEVIATIONS: Final = (
         "the smaller without a word",
         "failed with PLAN: .*watermark",
         _two_watermarks,
+    ),
+    Deviates(
+        "out of scope of the cases",
+        "median of sessions: the values of a group are kept under one group, and sessions become one",
+        "failed with UNSUPPORTED_OPERATION: group_by_session.*remember each",
+        _values_of_sessions,
     ),
     Deviates(
         "improvement over Spark",
@@ -314,7 +329,6 @@ DEVIATIONS: Final = (
 
 NOT_BUILT: Final[dict[str, Cases]] = {
     "keyed functions": _uses("stateful"),
-    "session windows": _uses("session_window"),
     "unique_within_watermark": _uses("dedup_within_watermark"),
     "join of two streams": _join_of_streams,
 }

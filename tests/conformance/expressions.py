@@ -28,6 +28,7 @@ __all__ = [
     "columns",
     "conjuncts",
     "delay",
+    "gap",
     "is_window",
     "public",
     "translated",
@@ -111,6 +112,19 @@ def delay(text: str) -> timedelta | str:
     """The delay of a watermark. A month has no fixed length for Polars; Spark's has 31 days, so write those."""
     found = _length(text)
     return text if found is None else found[1] + found[0] * timedelta(days=31)
+
+
+def gap(e: Json, schema: pl.Schema) -> timedelta | str | pl.Expr:
+    """The gap of a session: a length, or one per row, as Spark writes it in a text such as "5 seconds"."""
+    if isinstance(e, str) and e not in schema:
+        return delay(e)
+    text = translated(e, schema)
+    (dtype,) = pl.LazyFrame(schema=schema).select(text).collect_schema().dtypes()
+    if isinstance(dtype, pl.Duration):
+        return text
+    units = {"microsecond": 1, "millisecond": 1_000, "second": 10**6, "minute": 60 * 10**6, "hour": 3600 * 10**6}
+    unit = text.str.extract(r"([a-z]+?)s?$").replace_strict(units, default=None, return_dtype=pl.Int64)
+    return (text.str.extract(r"^(-?\d+)").cast(pl.Int64) * unit).cast(pl.Duration("us"))
 
 
 def _period(text: str) -> timedelta | str:

@@ -18,6 +18,7 @@ from tests.conformance.expressions import (
     columns,
     conjuncts,
     delay,
+    gap,
     is_window,
     public,
     translated,
@@ -158,7 +159,7 @@ def _subset(plan: Json, schema: pl.Schema) -> list[str] | None:
 def _group(frame: Frame, plan: Json) -> Frame:
     keys = {key["name"]: key["expr"] for key in plan["keys"]}
     if any(call(e, "session_window") for e in keys.values()):
-        return public("group_by_session")(frame)
+        return _sessions(frame, keys, plan["aggs"])
     windows = [name for name, e in keys.items() if call(e, "window")]
     for name in windows[1:]:
         frame = _with_window(frame, name, window(keys[name]))
@@ -176,6 +177,21 @@ def _group(frame: Frame, plan: Json) -> Frame:
     order = [part for name, e in keys.items() for part in _parts(name, e, schema)]
     return answer.select(
         pl.col(bounds.get(name, name)).alias(name) for name in (*order, *(a["name"] for a in plan["aggs"]))
+    )
+
+
+def _sessions(frame: Frame, keys: dict[str, Json], aggregates: Json) -> Frame:
+    schema = frame.collect_schema()
+    ((of, (_, time, length)),) = ((name, e) for name, e in keys.items() if call(e, "session_window"))
+    others = [one for name, e in keys.items() if name != of for one in columns(name, e, schema)]
+    aggs = [aggregated(a, schema) for a in aggregates]
+    grouped = ub.group_by_session(
+        frame, time, gap=gap(length, schema), include_boundaries=True, group_by=others or None
+    ).agg(aggs)
+    bounds = {f"{of}.start": time, f"{of}.end": "_upper_boundary"}
+    order = [part for name in keys for part in (bounds if name == of else [name])]
+    return grouped.select(
+        pl.col(bounds.get(name, name)).alias(name) for name in (*order, *(a["name"] for a in aggregates))
     )
 
 

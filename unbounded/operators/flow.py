@@ -331,7 +331,7 @@ class Flow:
     # What left the table ------------------------------------------------------------------------
     @cached_property
     def _top(self) -> Aggregate | None:
-        """The topmost aggregate, where a step above may drop rows from a table that is kept by key, or sessions merge."""
+        """The topmost aggregate, where a table is kept by key and a step above may drop rows, or sessions may merge."""
         if not self._by_key or not self.key:
             return None
         node, dropping = self.plan, False

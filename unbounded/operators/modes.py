@@ -23,7 +23,7 @@ from unbounded.plan import (
     walk,
 )
 from unbounded.sessions import Sessions
-from unbounded.windows import Window
+from unbounded.windows import LABEL, Window
 
 __all__ = ["check", "may_repeat_keys", "reasons_against"]
 
@@ -198,7 +198,8 @@ def _sink_reasons(plan: Node, mode: Mode, sink: Sink) -> Iterator[str]:
         return
     lost = [name for name in top.key_names if name not in key.values()]
     if lost:
-        names = ", ".join(repr(name) for name in lost)
+        time = top.input.column if isinstance(top.input, Window) else top.column if isinstance(top, Sessions) else ""
+        names = ", ".join(repr(time if name == LABEL else name) for name in lost)
         yield (
             f"update mode replaces rows by their key, and the key column {names} of the aggregate is dropped or "
             "computed anew above it. Keep it to the end (a rename is fine), or write with foreach_batch"
