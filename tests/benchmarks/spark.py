@@ -191,6 +191,15 @@ def _dedup(bids: Any) -> Any:
     return bids.dropDuplicates(["auction", "bidder"])
 
 
+def _session(bids: Any) -> Any:
+    functions = importlib.import_module("pyspark.sql.functions")
+    return (
+        bids.groupBy("bidder", functions.session_window("dateTime", "10 seconds"))
+        .agg(functions.count("*").alias("bids"))
+        .selectExpr("bidder", "session_window.start AS dateTime", "session_window.end AS end", "bids")
+    )
+
+
 def _global(bids: Any) -> Any:
     return bids.selectExpr("count(*) AS bids", "sum(price) AS total", "max(price) AS highest")
 
@@ -206,6 +215,7 @@ _ASKED: Mapping[str, Callable[[Any], Any]] = {
     "group": _group,
     "q5": _q5,
     "dedup": _dedup,
+    "session": _session,
     "global": _global,
     "ndjson": _lines,
 }

@@ -90,21 +90,29 @@ class SessionOperator:
             rows = rows.with_columns(at(self._cut.computed, batch.time))
         # Under names of their own, for an aggregate may read a column that is called like a key.
         keys = {f"__key_{i}__": one for i, one in enumerate(at(node.keys, batch.time) or [pl.lit(value=True)])}
-        rows = rows.with_columns(at(node.ends, batch.time).alias(END), **keys)
-        late = pl.lit(value=False)
-        if self._closes and batch.late is not None:
-            late = (closing_instant(self._clocks, {END: self._time}) <= batch.late).fill_null(value=False)
-        counts = pl.col(END).is_not_null() & ~pl.col(_LATE)
-        rows = rows.with_columns(late.alias(_LATE)).with_columns(
-            pl.when(counts).then(pl.col(node.column)).alias(LABEL), pl.when(counts).then(pl.col(END)).alias(END)
-        )
+        rows, constant = rows.with_columns(**keys), node.gap.constant is not None
+        if constant:  # late rows come first in the order of time, too, and fewer columns are sorted
+            rows = self._with_stretches(rows.sort(*keys, node.column), batch)
+        else:
+            rows = self._with_stretches(rows, batch).sort(*keys, LABEL)
         wanted = [pl.len().cast(pl.Int64).alias(_LEN), pl.col(_LATE).sum().cast(pl.Int64)]
         if self._seen is not None:
             newest = at_most_milliseconds(pl.col(self._seen).max(), node.input.schema[self._seen])
             wanted.append(newest.alias(_SEEN))
         named = [pl.col(own).first().alias(name) for own, name in zip(keys, key, strict=True)]
-        found = _numbered(rows, list(keys), in_order=node.gap.constant is not None).group_by(_SESSION)
+        found = _numbered(rows, list(keys), in_order=constant).group_by(_SESSION)
         return found.agg(*named, *_WHOLE, *at(self._cut.partial, batch.time), *wanted).drop(_SESSION)
+
+    def _with_stretches(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame:
+        """Rows with the time that each covers, from `LABEL` to `END`; null for those that are `_LATE` or in no session."""
+        rows = rows.with_columns(at(self._node.ends, batch.time).alias(END))
+        late = pl.lit(value=False)
+        if self._closes and batch.late is not None:
+            late = (closing_instant(self._clocks, {END: self._time}) <= batch.late).fill_null(value=False)
+        counts = pl.col(END).is_not_null() & ~pl.col(_LATE)
+        return rows.with_columns(late.alias(_LATE)).with_columns(
+            pl.when(counts).then(pl.col(self._node.column)).alias(LABEL), pl.when(counts).then(pl.col(END)).alias(END)
+        )
 
     def step(self, rows: pl.DataFrame, tables: Tables, batch: Batch) -> Change:
         sessions = tables.multimaps["groups"]
@@ -151,7 +159,8 @@ class SessionOperator:
         if not found.height:
             return fresh, fresh.select(*self._keys, LABEL).clear()
         sessions.remove(keys)
-        both = _numbered(pl.concat([found, fresh]).lazy(), list(self._sessions.key), in_order=False).collect()
+        both = pl.concat([found, fresh]).lazy().sort(*self._sessions.key, LABEL)
+        both = _numbered(both, list(self._sessions.key), in_order=False).collect(engine="in-memory")
         named = [pl.col(name).first() for name in self._sessions.key]
         expiry = [pl.col(_EXPIRY).max()] if self._clocks else []
         merged = both.group_by(_SESSION).agg(*named, *_WHOLE, *self._cut.merge, *expiry, pl.col(_STORED).all())
@@ -188,19 +197,22 @@ class SessionOperator:
 
 
 def _numbered(rows: pl.LazyFrame, keys: Sequence[str], *, in_order: bool) -> pl.LazyFrame:
-    """Rows in order of key and `LABEL`, with the number of their session.
+    """The same rows with the number of their session; they come in the order of key and `LABEL`.
 
     Rows without a start come first, as one session of their key. `in_order` says that ends rise with the starts.
     """
     start, end = pl.col(LABEL), pl.col(END)
-    rows = rows.sort(*keys, LABEL)
     another = pl.any_horizontal(pl.col(key).ne_missing(pl.col(key).shift()) for key in keys)
-    covered = end.shift()
-    if not in_order:
-        rows = rows.with_columns(another.cum_sum().alias(_KEY))
-        covered = end.cum_max().shift().over(_KEY)
-    begins = another | (start.is_not_null() & ~(start <= covered).fill_null(value=False))
+    if in_order:
+        covered = start <= end.shift()
+    else:
+        # The latest end of the key so far. In 128 bits each key has times of its own, above those of the keys before:
+        # of 184,000 rows of 4,000 keys 9 ms of CPU, where cum_max().over(key) takes 15 to 27.
+        key = another.cum_sum().cast(pl.Int128) * _ALL_TIMES
+        covered = key + start.to_physical() <= (key + end.to_physical()).cum_max().shift()
+    begins = another | (start.is_not_null() & ~covered.fill_null(value=False))
     return rows.with_columns(begins.cum_sum().alias(_SESSION))
 
 
+_ALL_TIMES: Final = 1 << 64
 _WHOLE: Final = (pl.col(LABEL).min(), pl.col(END).max())
