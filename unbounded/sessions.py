@@ -13,13 +13,13 @@ import polars as pl
 from unbounded.aggregates import Cut, cut
 from unbounded.durations import fixed_nanoseconds, polars_duration
 from unbounded.errors import PlanError, UnsupportedOperationError
-from unbounded.expressions import canonical, expand, passes
+from unbounded.expressions import canonical, expand, passes, why_not_rowwise
 from unbounded.partials.found import aggregated
 from unbounded.plan import Aggregate, Node
 from unbounded.trees import Tree, expression, rewrite, tree_of
 from unbounded.windows import LABEL
 
-__all__ = ["ARRIVAL", "BOUNDARIES", "END", "Gap", "Sessions", "session_column", "session_gap"]
+__all__ = ["ARRIVAL", "BOUNDARIES", "END", "Gap", "Sessions", "session_column", "session_gap", "with_arrival"]
 
 END: Final = "__end__"
 """The column with the end of a row's own stretch of time, or of a session."""
@@ -96,14 +96,9 @@ class Sessions(Aggregate):
         """
         schema = pl.Schema({**self.input.schema, ARRIVAL: pl.Int64()})
         found = cut(self.aggregates, schema, instead=_by_arrival)
-        if found.values:
-            kept = " and ".join(f"each {one}" for one in found.values)
-            raise UnsupportedOperationError(
-                f"group_by_session(...).agg() of aggregates that remember {kept}",
-                because="two sessions become one when a row comes between them, and values are kept under one group",
-                instead="approx_n_unique(), approx_quantile(0.5), top_k(...), min(), max() or mean(), which merge; or "
-                "put the sessions together in query.read() from the rows themselves",
-            )
+        for one in found.values:
+            if one.every and (why := why_not_rowwise(with_arrival(one.value)[0], schema)):
+                raise _refused(one.value, because=why, instead="list the values of single rows, or filter them last")
         return found
 
 
@@ -170,6 +165,9 @@ def _gap_of_rows(node: Node, column: str, gap: pl.Expr, asked: str) -> Gap:
 
 
 # -------------------------------------------------------------------------------- order of arrival
+_EARLIEST, _LATEST = ("first", "first_non_null"), ("last", "last_non_null")
+
+
 def _by_arrival(expr: pl.Expr) -> pl.Expr:
     """The same aggregate with `first` and `last` told by `ARRIVAL`.
 
@@ -178,15 +176,17 @@ def _by_arrival(expr: pl.Expr) -> pl.Expr:
 
     def told(tree: Tree) -> Tree:
         found = aggregated(tree)
-        if found is None or found.function not in (*_EARLIEST, *_LATEST, "slice"):
+        if found is None:
             return rewrite(tree, told)
-        if found.function == "slice":
-            raise UnsupportedOperationError(
-                f"group_by_session(...).agg({expression(tree)})",
-                because="sessions become one when a row comes between them, and then their first rows came by turns",
-                instead="first() or last(), or pl.col('a').bottom_k_by('time', 3) in the order of event time",
+        if found.function == "slice" or (found.options.get("ordered") and found.function in ("unique", "mode")):
+            raise _refused(
+                expression(tree),
+                because="sessions become one when a row comes between them, and their rows may have come by turns",
+                instead="first(), last() or implode(), or bottom_k_by('time', 3) in the order of event time",
             )
-        value, arrival = _with_arrival(found.inputs[0])
+        if found.function not in (*_EARLIEST, *_LATEST):
+            return tree
+        value, arrival = with_arrival(expression(found.inputs[0]))
         if found.function.endswith("non_null"):
             arrival = pl.when(value.is_not_null()).then(arrival)
         return tree_of(value.min_by(arrival) if found.function in _EARLIEST else value.max_by(arrival))
@@ -194,19 +194,20 @@ def _by_arrival(expr: pl.Expr) -> pl.Expr:
     return expression(told(tree_of(expr))).alias(expr.meta.output_name())
 
 
-_EARLIEST, _LATEST = ("first", "first_non_null"), ("last", "last_non_null")
-
-
-def _with_arrival(tree: Tree) -> tuple[pl.Expr, pl.Expr]:
-    """Values with nothing left out, and the arrival of those that were not, null for the others."""
-    match tree:
+def with_arrival(values: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+    """The values with none left out, and the `ARRIVAL` of those that were not, null for the others."""
+    match tree_of(values):
         case {"Filter": {"input": part, "by": by}}:
-            value, arrival = _with_arrival(part)
+            value, arrival = with_arrival(expression(part))
             return value, pl.when(expression(by)).then(arrival)
         case {"Function": {"input": [part], "function": "DropNulls"}}:
-            value, arrival = _with_arrival(part)
+            value, arrival = with_arrival(expression(part))
             return value, pl.when(value.is_not_null()).then(arrival)
         case {"Function": {"input": [part], "function": "DropNans"}}:
-            value, arrival = _with_arrival(part)
+            value, arrival = with_arrival(expression(part))
             return value, pl.when(value.is_not_nan() | value.is_null()).then(arrival)
-    return expression(tree), pl.col(ARRIVAL)
+    return values, pl.col(ARRIVAL)
+
+
+def _refused(expr: pl.Expr, *, because: str, instead: str) -> UnsupportedOperationError:
+    return UnsupportedOperationError(f"group_by_session(...).agg({expr})", because=because, instead=instead)

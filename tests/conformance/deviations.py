@@ -226,10 +226,6 @@ def _sessions_in_update(case: Json) -> bool:
     return case["output_mode"] == "update" and _uses("session_window")(case)
 
 
-def _values_of_sessions(case: Json) -> bool:
-    return _uses("session_window")(case) and _uses("median", "collect_list", "collect_set", "n_unique_set")(case)
-
-
 # ---------------------------------------------------------------------------------------- the tables
 DEVIATIONS: Final = (
     # Spark refuses, and the answer is that of bounded Polars.
@@ -263,12 +259,6 @@ DEVIATIONS: Final = (
         "the smaller without a word",
         "failed with PLAN: .*watermark",
         _two_watermarks,
-    ),
-    Deviates(
-        "out of scope of the cases",
-        "median of sessions: the values of a group are kept under one group, and sessions become one",
-        "failed with UNSUPPORTED_OPERATION: group_by_session.*remember each",
-        _values_of_sessions,
     ),
     Deviates(
         "improvement over Spark",

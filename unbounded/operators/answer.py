@@ -20,6 +20,7 @@ from unbounded.errors import CorruptRecordError
 from unbounded.expressions import python_function
 from unbounded.now import at, tells_time
 from unbounded.operators import Tables
+from unbounded.operators.pieces import PieceValues
 from unbounded.operators.sliding import Sliding
 from unbounded.operators.values import ValueTables
 from unbounded.partials.columns import Values
@@ -45,7 +46,7 @@ class Answer:
     table: str
     columns: tuple[pl.Expr, ...]
     order: tuple[str, ...] = ()
-    values: tuple[ValueTables, ...] = ()
+    values: tuple[ValueTables | PieceValues, ...] = ()
     opened: tuple[pl.Expr, ...] = ()
     rows: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
@@ -115,7 +116,10 @@ class Answer:
             table=record["table"],
             columns=tuple(map(_read, record["columns"])),
             order=tuple(record["order"]),
-            values=tuple(ValueTables(one, groups.key, groups.expiry) for one in values),
+            values=tuple(
+                ValueTables(one, groups.key, groups.expiry) if isinstance(groups, TableSpec) else PieceValues(one)
+                for one in values
+            ),
             opened=tuple(map(opening, record["opened"])),
             rows=tuple(record["rows"]),
             parts=tuple(record["parts"]),

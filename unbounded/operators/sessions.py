@@ -17,6 +17,7 @@ from unbounded.lineage import closing
 from unbounded.now import at
 from unbounded.operators import Batch, Change, Tables, at_most_milliseconds, closing_instant
 from unbounded.operators.answer import Answer
+from unbounded.operators.pieces import PIECES, PieceValues
 from unbounded.plan import HAVING
 from unbounded.sessions import ARRIVAL, END, Sessions
 from unbounded.state import Multimap, MultimapSpec
@@ -38,16 +39,31 @@ class SessionOperator:
         self._time = node.schema[LABEL]
         self._keys = {name: node.schema[name] for name in node.key_names[:-1]}
         expiry = {_EXPIRY: pl.Int64()} if self._clocks else {}
+        self._values = [PieceValues(one) for one in self._cut.values]
+        pieces = {PIECES: pl.List(pl.Int64())} if self._values else {}
         self._sessions = MultimapSpec(
             key=pl.Schema(self._keys or {_ALL: pl.Boolean()}),  # without keys there is one group
-            values=pl.Schema({LABEL: self._time, END: self._time, **self._cut.state, **expiry}),
+            values=pl.Schema({LABEL: self._time, END: self._time, **self._cut.state, **pieces, **expiry}),
             expiry=_EXPIRY if self._clocks else None,
         )
-        self._arrives = any(ARRIVAL in expr.meta.root_names() for expr in self._cut.partial)
+        self._partial = [*self._cut.partial, *(expr for one in self._values for expr in one.wanted())]
+        self._merge = [
+            *self._cut.merge,
+            *(pl.col(name).explode() for name in pieces),
+            *(pl.col(name).max() for name in expiry),
+        ]
+        self._answer = Answer(
+            "groups",
+            tuple(node.shown(self._cut.finish)),
+            values=tuple(self._values),
+            opened=self._cut.opened,
+            parts=("first event time", "end", *self._cut.canonical),
+        )
+        self._arrives = any(ARRIVAL in expr.meta.root_names() for expr in self._partial)
 
     @property
     def ordered(self) -> bool:
-        return self._cut.ordered
+        return self._cut.ordered or self._arrives
 
     @property
     def evicts(self) -> bool:
@@ -58,18 +74,12 @@ class SessionOperator:
         return bool(self._clocks) and self._mode != "complete"
 
     def tables(self) -> Mapping[str, MultimapSpec]:
-        return {"groups": self._sessions}
+        beside = {name: spec for one in self._values for name, spec in one.tables.items()}
+        return {"groups": self._sessions, **beside}
 
     @property
     def answer(self) -> Answer:
         return self._answer.named({LABEL: self._node.column, HAVING: None})
-
-    @property
-    def _answer(self) -> Answer:
-        columns = tuple(self._node.shown(self._cut.finish))
-        return Answer(
-            "groups", columns, opened=self._cut.opened, parts=("first event time", "end", *self._cut.canonical)
-        )
 
     def pinned(self) -> Mapping[str, Any]:
         keys = {
@@ -101,10 +111,10 @@ class SessionOperator:
             wanted.append(newest.alias(_SEEN))
         named = [pl.col(own).first().alias(name) for own, name in zip(keys, key, strict=True)]
         found = _numbered(rows, list(keys), in_order=constant).group_by(_SESSION)
-        return found.agg(*named, *_WHOLE, *at(self._cut.partial, batch.time), *wanted).drop(_SESSION)
+        return found.agg(*named, *_WHOLE, *at(self._partial, batch.time), *wanted).drop(_SESSION)
 
     def _with_stretches(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame:
-        """Rows with the time that each covers, from `LABEL` to `END`; null for those that are `_LATE` or in no session."""
+        """Rows with the time that each covers, `LABEL` to `END`; null for those that are `_LATE` or in no session."""
         rows = rows.with_columns(at(self._node.ends, batch.time).alias(END))
         late = pl.lit(value=False)
         if self._closes and batch.late is not None:
@@ -119,6 +129,12 @@ class SessionOperator:
         newest = rows[_SEEN].max() if self._seen is not None else None
         taken, late = int(rows[_LEN].sum()), int(rows[_LATE].sum())
         in_time = rows.filter(pl.col(LABEL).is_not_null()) if rows[LABEL].null_count() else rows
+        number = in_time[_LEN].sum()
+        if self._values:
+            piece = pl.int_range(pl.len(), dtype=pl.Int64) + batch.id * _ROWS_PER_BATCH
+            in_time = in_time.with_columns(pl.concat_list(piece).alias(PIECES))
+        for one in self._values:
+            in_time = one.take(in_time, tables)
         merged, left = self._meet(self._with_expiry(in_time), sessions)
         sessions.append(merged.select(*self._sessions.key, *self._sessions.values))
         touched = merged.filter(~pl.col(_STORED))
@@ -131,13 +147,16 @@ class SessionOperator:
                 shown = touched
             case "complete":
                 shown = sessions.scan()
+        answer = self._answer.over(shown, tables, batch.time)
+        for one in self._values:
+            one.forget(gone, tables)
         return Change(
-            rows=self._answer.over(shown, tables, batch.time),
+            rows=answer,
             taken=taken,
             updated=touched.height,
             evicted=gone.height,
             late=late,
-            without_time=taken - late - int(in_time[_LEN].sum()),
+            without_time=taken - late - int(number),
             seen=newest if isinstance(newest, int) else None,
             left=left,
         )
@@ -162,8 +181,7 @@ class SessionOperator:
         both = pl.concat([found, fresh]).lazy().sort(*self._sessions.key, LABEL)
         both = _numbered(both, list(self._sessions.key), in_order=False).collect(engine="in-memory")
         named = [pl.col(name).first() for name in self._sessions.key]
-        expiry = [pl.col(_EXPIRY).max()] if self._clocks else []
-        merged = both.group_by(_SESSION).agg(*named, *_WHOLE, *self._cut.merge, *expiry, pl.col(_STORED).all())
+        merged = both.group_by(_SESSION).agg(*named, *_WHOLE, *self._merge, pl.col(_STORED).all())
         began = pl.col(LABEL) == pl.col(LABEL).first().over(_SESSION)
         return merged.drop(_SESSION), both.filter(pl.col(_STORED) & ~began).select(*self._keys, LABEL)
 
@@ -184,6 +202,9 @@ class SessionOperator:
             "key": ", ".join(map(repr, (*self._keys, time))),
             "state": "bounded by the watermark: the open sessions" if self._closes else "grows with the sessions",
         }
+        if self._values:
+            lines["state"] += " and their values"
+            lines["values"] = "; ".join(one.explain() for one in self._values)
         if not self._closes:
             lines["kept"] = f"for ever: {'complete mode shows every session' if self._clocks else 'no watermark'}"
             return lines
