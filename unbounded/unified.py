@@ -59,11 +59,12 @@ def group_by_session(
     Columns of the answer: the `group_by` keys, `_lower_boundary` and `_upper_boundary` (the end) if included,
     `index_column` (the first event time), then the aggregates. The key of a row is `group_by` and `index_column`.
 
-    Where `index_column` has a watermark a session closes when that reaches its end, and a row is late if its own end
-    was at or below it, even where an open session would take it. In append mode a session comes once, closed; in update
-    mode with each batch that touches it, and what was merged into another leaves a sink that keeps a table.
-    `_upper_boundary` is event time for what follows. On a stream the aggregates must be ones that merge: median,
-    n_unique, implode, head and the like are refused, `first` and `last` are in order of arrival.
+    Where `index_column` has a watermark a session closes when that reaches its end, and takes no more rows. A row is
+    late if its own end was at or below the watermark, even where an open session would take it; one that is behind the
+    watermark and not late may begin a session of its own, where a bounded frame has one with those that have closed. In
+    append mode a session comes once, closed; in update mode with each batch that touches it, and a session that begins
+    earlier now, or became part of another, leaves a sink that keeps a table. `_upper_boundary` is event time for what
+    follows. `first`, `last` and `implode` are in order of arrival; `head` and `tail` of a session are refused.
 
     >>> from datetime import datetime
     >>> import polars as pl, unbounded as ub

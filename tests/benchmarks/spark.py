@@ -191,7 +191,7 @@ def _dedup(bids: Any) -> Any:
     return bids.dropDuplicates(["auction", "bidder"])
 
 
-def _session(bids: Any) -> Any:
+def _by_session(bids: Any) -> Any:
     functions = importlib.import_module("pyspark.sql.functions")
     return (
         bids.groupBy("bidder", functions.session_window("dateTime", "10 seconds"))
@@ -215,7 +215,7 @@ _ASKED: Mapping[str, Callable[[Any], Any]] = {
     "group": _group,
     "q5": _q5,
     "dedup": _dedup,
-    "session": _session,
+    "session": _by_session,
     "global": _global,
     "ndjson": _lines,
 }

@@ -178,8 +178,8 @@ class SessionOperator:
         if not found.height:
             return fresh, fresh.select(*self._keys, LABEL).clear()
         sessions.remove(keys)
-        both = pl.concat([found, fresh]).lazy().sort(*self._sessions.key, LABEL)
-        both = _numbered(both, list(self._sessions.key), in_order=False).collect(engine="in-memory")
+        in_order = pl.concat([found, fresh]).lazy().sort(*self._sessions.key, LABEL)
+        both = _numbered(in_order, list(self._sessions.key), in_order=False).collect(engine="in-memory")
         named = [pl.col(name).first() for name in self._sessions.key]
         merged = both.group_by(_SESSION).agg(*named, *_WHOLE, *self._merge, pl.col(_STORED).all())
         began = pl.col(LABEL) == pl.col(LABEL).first().over(_SESSION)

@@ -7,7 +7,7 @@ with the engine the meaning of nodes on bounded tables, and neither state, parti
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -27,10 +27,12 @@ from unbounded.plan import (
     lower_filters,
     walk,
 )
-from unbounded.sessions import END, Sessions
+from unbounded.sessions import BOUNDARIES, END, Sessions
 from unbounded.testing.story import Taken
 
 __all__ = ["Truth", "truth"]
+
+_ROW = "__row__"
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class _Reading:
     def __init__(self, plan: Node, mode: Mode) -> None:
         self.plan, self._mode = plan, mode
         self.mark: int | None = None
+        self._ended: dict[Node, list[pl.DataFrame]] = {}  # rows of sessions that take no more, by batch
         self._seen: dict[str, int] = {}
         watches = [node for node in walk(plan) if isinstance(node, Watermark)]
         # What is whole from the start would hold the watermark back for ever.
@@ -82,7 +85,7 @@ class _Reading:
         tables = {name: rows.lazy() for name, rows in batch.rows.items()}
         here: dict[Node, pl.LazyFrame] = {}
         late = 0
-        for node, taken in self._taken.items():
+        for node, taken in list(self._taken.items()):
             match node:
                 case Concat():  # branches meet batch by batch, which those who look at the order of rows can tell
                     taken.append(evaluate(node, tables, here).collect(engine="in-memory"))
@@ -107,7 +110,21 @@ class _Reading:
         if isinstance(node, Aggregate) and self._mode == "append":
             counts &= closes.is_not_null()  # a group without a time never closes
         self._taken[node].append(rows.filter(counts))
+        if isinstance(node, Sessions):
+            self._close(node)
         return int(is_late.sum())
+
+    def _close(self, node: Sessions) -> None:
+        """Put the rows of sessions that have ended aside: one that would have joined them later begins another."""
+        closes = closing(node)
+        if self.mark is None or not closes or self._mode == "complete":
+            return
+        rows = pl.concat(self._taken[node], rechunk=True).with_row_index(_ROW)
+        told = replace(node, aggregates=(pl.col(_ROW).implode(),), boundaries=True)
+        sessions = told.apply(rows.lazy()).rename({BOUNDARIES[1]: END}).collect(engine="in-memory")
+        over = sessions.filter(closing_instant(closes, sessions.schema) <= self.mark).select(pl.col(_ROW).explode())
+        self._ended.setdefault(node, []).append(rows.join(over, on=_ROW, how="semi").drop(_ROW))
+        self._taken[node] = [rows.join(over, on=_ROW, how="anti").drop(_ROW)]
 
     def _see(self, watch: Watermark, rows: pl.LazyFrame) -> None:
         time = at_most_milliseconds(pl.col(watch.column).max(), watch.schema[watch.column])
@@ -127,7 +144,10 @@ class _Reading:
     def _answer(self, node: Node) -> pl.LazyFrame:
         # In one chunk: over several, Polars 2.1 gives 0.0 for std(ddof=0) of a group of nulls, which is null else.
         rows = pl.concat(self._taken[node], rechunk=True).lazy()
-        return rows if isinstance(node, Concat) else node.apply(rows)
+        if isinstance(node, Concat):
+            return rows
+        ended = (one.rechunk().lazy() for one in self._ended.get(node, ()))
+        return pl.concat([*map(node.apply, ended), node.apply(rows)])
 
     def known(self) -> dict[Node, pl.LazyFrame]:
         """The rows of the nodes that were read, over all batches."""

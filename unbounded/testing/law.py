@@ -48,7 +48,8 @@ def assert_unified(
 
     Where the order of rows matters (`first`, `last`, `head`), the answer must be that of the rows as they arrived. For
     windows that overlap or have gaps, of which Polars leaves out those that begin before the first row, it must be that
-    of the windows as `StreamFrame.group_by_dynamic` defines them.
+    of the windows as `StreamFrame.group_by_dynamic` defines them. A session that has closed must take no more rows, as
+    `ub.group_by_session` says.
 
     Raises AssertionError with the smallest story that fails, in lines that can be pasted; PlanError if no output mode
     can keep the plan; and what the bounded run raises.
