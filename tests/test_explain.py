@@ -91,6 +91,28 @@ EXPLAINED: dict[str, tuple[Callable[[], ub.StreamFrame], Any, str]] = {
         None,
         r"rows wait until the watermark reaches 't'",
     ),
+    "sessions": (
+        lambda: marked().group_by_session("t", gap="5m", group_by="k").agg(pl.col("v").median()),
+        "append",
+        r"sessions of 't', 5m apart, by 'k' .*the open sessions and their values.*row per session and distinct value "
+        r"of 'v'.*session's end, the latest 't' \+ gap; then emitted and forgotten.*rows whose own 't' \+ gap",
+    ),
+    "sessions of a gap per row": (
+        lambda: frame().group_by_session("t", gap=pl.duration(seconds=pl.col("v"))).len(),
+        "complete",
+        r"sessions of 't', .*apart  \[session-1\].*grows with the sessions.*for ever: no watermark",
+    ),
+    "sessions behind windows": (
+        lambda: (
+            marked()
+            .group_by_dynamic("t", every="5m")
+            .agg(pl.len())
+            .group_by_session("t", gap="1h")
+            .agg(pl.col("len").sum())
+        ),
+        None,
+        r"the latest 't' \+ gap \(it runs 300 s behind here\)",
+    ),
     "a watermark that runs behind": (
         lambda: (
             marked()
@@ -121,6 +143,10 @@ GROWING: dict[str, tuple[Callable[[], ub.StreamFrame], str]] = {
         lambda: frame().group_by_dynamic("t", every="1h").agg(pl.len()),
         r"groups by 't'.*no watermark",
     ),
+    "sessions without a watermark": (
+        lambda: frame().group_by_session("t", gap="1h").agg(pl.len()),
+        r"sessions of 't' are remembered for ever.*before group_by_session.*with_watermark",
+    ),
     "counted values": (
         lambda: frame().group_by("k").agg(pl.col("v").median()),
         r"each distinct value of 'v' for ever.*approx_quantile.*window of a watermarked column",
@@ -140,6 +166,7 @@ def test_state_without_a_bound_warns_at_the_start_and_says_what_would_bound_it(c
 BOUNDED: dict[str, tuple[Callable[[], ub.StreamFrame], Any]] = {
     "unique by time": (lambda: marked().unique(["k", "t"]), "append"),
     "windows": (lambda: marked().group_by_dynamic("t", every="1h").agg(pl.len()), "append"),
+    "sessions": (lambda: marked().group_by_session("t", gap="1h").agg(pl.col("v").median()), "update"),
     "groups by a name": (lambda: frame().group_by("k").len(), "update"),
     "a limit": (lambda: frame().head(3), "append"),
     "values in windows": (lambda: marked().group_by_dynamic("t", every="1h").agg(pl.col("v").median()), "append"),

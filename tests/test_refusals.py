@@ -147,6 +147,43 @@ WRITTEN: dict[str, Case] = {
         ),
         r"23 or 25 hours.*convert_time_zone",
     ),
+    "sessions of no column": (lambda: frame().group_by_session("z", gap="5m"), r"name of a column; there are: k, v, t"),
+    "sessions of text": (lambda: frame().group_by_session("k", gap="5m"), r"String.*Datetime or Date.*to_datetime"),
+    "sessions of no gap": (lambda: frame().group_by_session("t", gap="0s"), r"gap='0s'.*above zero"),
+    "sessions of a negative gap": (lambda: frame().group_by_session("t", gap=timedelta(seconds=-5)), r"above zero"),
+    "sessions of months": (lambda: frame().group_by_session("t", gap="1mo"), r"no fixed length.*31d"),
+    "sessions of a column's name": (
+        lambda: frame().with_columns(gap=pl.duration(hours=1)).group_by_session("t", gap="gap"),
+        r"this is a column.*gap=pl.col\('gap'\)",
+    ),
+    "sessions of a number": (lambda: frame().group_by_session("t", gap=5), r'gap=5.*"10m", a timedelta, or an expr'),
+    "sessions of numbers": (lambda: frame().group_by_session("t", gap=pl.col("v")), r"Int64.*pl.duration\(seconds="),
+    "sessions of two gaps": (lambda: frame().group_by_session("t", gap=pl.col("k", "v")), r"makes 2 columns"),
+    "sessions of a gap over rows": (
+        lambda: frame().group_by_session("t", gap=pl.col("t").diff()),
+        r"diff.*rows before or behind",
+    ),
+    "sessions of hours over dates": (lambda: dates().group_by_session("d", gap="6h"), r"no hours.*pl.Datetime"),
+    "sessions of a gap per date": (
+        lambda: dates().group_by_session("d", gap=pl.duration(days=1)),
+        r"no hours, and the gap of a row may have.*pl.Datetime",
+    ),
+    "sessions with bounds twice": (
+        lambda: frame().with_columns(_upper_boundary=1).group_by_session("t", gap="1h", include_boundaries=True),
+        r"adds the column '_upper_boundary'.*Rename yours",
+    ),
+    "the first rows of a session": (
+        lambda: frame().group_by_session("t", gap="1h").head(2),
+        r"come by turns.*bottom_k_by\('time', 3\)",
+    ),
+    "distinct values of a session in order": (
+        lambda: frame().group_by_session("t", gap="1h").agg(pl.col("v").unique(maintain_order=True)),
+        r"come by turns.*implode\(\)",
+    ),
+    "a session's values, paired with filtered ones": (
+        lambda: frame().group_by_session("t", gap="1h").agg((pl.col("v").filter(pl.col("v") > 0) + 1).implode()),
+        r"single rows, or filter them last",
+    ),
     "window of mixed units": (lambda: frame().group_by_dynamic("t", every="1mo2d"), r"cannot mix"),
     "a column of the engine's name": (lambda: frame().rename({"v": "__len__"}), r"__len__.*another name"),
     "group_by nothing": (lambda: frame().group_by(), r"no key"),
@@ -410,6 +447,16 @@ MODES: dict[str, tuple[Callable[[], ub.StreamFrame], Any, str]] = {
         lambda: frame().select("k", "v").group_by("k").head(2),
         "update",
         r'one row per key, and explode\(\).*head\(\) and tail\(\).*"complete"',
+    ),
+    "append of sessions without a watermark": (
+        lambda: frame().group_by_session("t", gap="1h").len(),
+        "append",
+        r"sessions of 't' never end.*with_watermark.*update",
+    ),
+    "update drops the start of sessions": (
+        lambda: frame().group_by_session("t", gap="1h", group_by="k").len().select("k", "len"),
+        "update",
+        r"key column 't'.*rename",
     ),
     "update drops the key": (lambda: frame().group_by("k").len().select("len"), "update", r"key column 'k'.*rename"),
     "concat of groups in update": (

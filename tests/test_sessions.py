@@ -383,6 +383,18 @@ def test_sessions_and_their_values_are_kept_in_other_homes(home: str, tmp_path: 
     same_rows(ub.read_sink(tmp_path / "out").collect(), sessions(rows).collect(), key=["k", "t"])
 
 
+@pytest.mark.parametrize(
+    ("gap", "by"), [("11s", "k"), (pl.duration(seconds=10), "k"), ("10s", pl.col("k").str.slice(1))]
+)
+def test_other_sessions_are_another_query(gap: Any, by: Any, tmp_path: Path) -> None:
+    frame = ub.scan_memory(ub.MemorySource(ROW)).with_watermark("t", "1h")
+    options: Any = {"checkpoint": tmp_path / "checkpoint", "trigger": ub.available_now()}
+    frame.group_by_session("t", gap="10 seconds", group_by="k").len().sink_parquet(tmp_path / "out", **options)
+    frame.group_by_session("t", gap="10s", group_by="k").len().sink_parquet(tmp_path / "out", **options)
+    with pytest.raises(ub.CheckpointError, match=r"session-1\.(session|keys)"):
+        frame.group_by_session("t", gap=gap, group_by=by).len().sink_parquet(tmp_path / "out", **options)
+
+
 def test_a_plan_says_how_long_sessions_are_kept() -> None:
     assert (
         visits(ub.scan_memory(ub.MemorySource(ROW), name="clicks")).explain()

@@ -81,8 +81,8 @@ def _title(node: Node) -> str:
         case Window():
             return f"window of {node.column!r}, every {node.every}, {node.period} long"
         case Sessions():
-            by = "".join(f", by {', '.join(map(repr, node.key_names[:-1]))}" for _ in node.keys[:1])
-            return f"sessions of {node.column!r}, {node.gap} apart{by}"
+            by = f", by {', '.join(map(repr, node.key_names[:-1]))}" if node.keys else ""
+            return f"sessions of {node.column!r}, {node.gap.constant or _written(node.gap.length)} apart{by}"
         case Aggregate(keys=()):
             return "aggregate over all rows"
         case Aggregate():
