@@ -173,6 +173,15 @@ def sessions_of_windows(frame: Any) -> Any:
     return ub.group_by_session(windows, "t", gap="10s", group_by="k").agg(pl.col("rows").sum())
 
 
+def windows_of_sessions_of_windows(frame: Any) -> Any:
+    marked = frame.filter(pl.col("t").is_not_null()).pipe(ub.with_watermark, "t", "20s")
+    windows = marked.group_by_dynamic("t", every="5s", group_by="k").agg(pl.len().alias("rows"))
+    sessions = ub.group_by_session(windows, "t", gap="10s", group_by="k", include_boundaries=True).agg(
+        pl.col("rows").sum()
+    )
+    return sessions.group_by(pl.col("_upper_boundary").dt.truncate("1m")).agg(pl.col("rows").sum())
+
+
 def sessions_of_sessions(frame: Any) -> Any:
     return ub.group_by_session(ended(frame), "_upper_boundary", gap="30s").agg(pl.col("rows").sum())
 
@@ -185,7 +194,14 @@ def sessions_of_distinct_rows(frame: Any) -> Any:
 @settings(deadline=None)
 @given(table=tables, seed=st.integers(0, 99))
 @pytest.mark.parametrize(
-    "pipeline", [windows_of_sessions, sessions_of_windows, sessions_of_sessions, sessions_of_distinct_rows]
+    "pipeline",
+    [
+        windows_of_sessions,
+        sessions_of_windows,
+        sessions_of_sessions,
+        sessions_of_distinct_rows,
+        windows_of_sessions_of_windows,
+    ],
 )
 def test_sessions_stand_behind_and_before_other_operators(
     pipeline: Callable[[Any], Any], table: pl.DataFrame, seed: int
@@ -365,11 +381,15 @@ def test_what_sessions_remember_can_be_read() -> None:
 @pytest.mark.parametrize("home", ["files", "sqlite"])
 def test_sessions_and_their_values_are_kept_in_other_homes(home: str, tmp_path: Path) -> None:
     feed = ub.MemorySource({**ROW, "v": pl.Float64})
-    parts = [at(0, 30, k="a", v=1.0), at(8, k="a", v=2.0) + at(1, k=None, v=None), at(20, 14, 90, k="a", v=1.0)]
+    parts = [
+        at(0, 30, k="a", v=1.0),
+        at(8, k="a", v=2.0) + at(1, k=None, v=None),
+        at(14, 90, k="a", v=1.0) + at(20, k="a", v=3.0),
+    ]
 
     def sessions(frame: Any) -> Any:
         grouped = ub.group_by_session(ub.with_watermark(frame, "t", "1m"), "t", gap="10s", group_by="k")
-        return grouped.agg(pl.col("v").n_unique(), pl.col("v").sum().alias("sum"))
+        return grouped.agg(pl.col("v").n_unique(), pl.col("v").sum().alias("sum"), pl.col("v").median().alias("half"))
 
     for part in parts:
         feed.add(part)
