@@ -180,6 +180,18 @@ WRITTEN: dict[str, Case] = {
         lambda: frame().group_by_session("t", gap="1h").agg(pl.col("v").unique(maintain_order=True)),
         r"come by turns.*implode\(\)",
     ),
+    "an aggregate of a session that looks at order": (
+        lambda: (
+            frame()
+            .group_by_session("t", gap="1h")
+            .agg(
+                ub.aggregate(
+                    partial={"v": pl.col("v").first()}, merge={"v": pl.col("v").first()}, finish=pl.col("v")
+                ).alias("v")
+            )
+        ),
+        r"say no more then which of their rows came first.*min_by\(\)",
+    ),
     "a session's values, paired with filtered ones": (
         lambda: frame().group_by_session("t", gap="1h").agg((pl.col("v").filter(pl.col("v") > 0) + 1).implode()),
         r"single rows, or filter them last",

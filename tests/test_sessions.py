@@ -341,6 +341,16 @@ def test_first_and_last_are_in_order_of_arrival_though_sessions_got_their_rows_b
     story.add(at(11, v=6)).run().expect([(when(0), None, 6, [None, 2, 3, 4, 5, 5, 6], 2)])
 
 
+def test_a_window_of_ends_waits_for_the_sessions_that_end_in_it() -> None:
+    story = Story(windows_of_sessions, {name: SCHEMA[name] for name in ("t", "k", "gap", "n")})
+    row: dict[str, Any] = {"gap": timedelta(seconds=10), "n": 1}
+    story.add(at(40, k="a", **row) + at(47, k="b", **row)).run()
+    story.add(at(76, k="c", **row)).run().expect([])  # the watermark stands at 56: one of two sessions has ended
+    story.add(at(79.999, k="c", **row)).run().expect([])
+    story.add(at(80, k="c", **row)).run().expect([(START, 2)])
+    assert story.late == 0
+
+
 # -------------------------------------------------------------------------------------- what is kept
 def test_state_holds_open_sessions_only() -> None:
     story = Story(
@@ -410,7 +420,8 @@ def test_other_sessions_are_another_query(gap: Any, by: Any, tmp_path: Path) -> 
     frame = ub.scan_memory(ub.MemorySource(ROW)).with_watermark("t", "1h")
     options: Any = {"checkpoint": tmp_path / "checkpoint", "trigger": ub.available_now()}
     frame.group_by_session("t", gap="10 seconds", group_by="k").len().sink_parquet(tmp_path / "out", **options)
-    frame.group_by_session("t", gap="10s", group_by="k").len().sink_parquet(tmp_path / "out", **options)
+    same = timedelta(seconds=10)
+    frame.group_by_session("t", gap=same, group_by="k").len().sink_parquet(tmp_path / "out", **options)
     with pytest.raises(ub.CheckpointError, match=r"session-1\.(session|keys)"):
         frame.group_by_session("t", gap=gap, group_by=by).len().sink_parquet(tmp_path / "out", **options)
 

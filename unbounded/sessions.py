@@ -15,8 +15,9 @@ from unbounded.durations import fixed_nanoseconds, polars_duration
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import canonical, expand, passes, why_not_rowwise
 from unbounded.partials.found import aggregated
+from unbounded.partials.user_defined import user_defined
 from unbounded.plan import Aggregate, Node
-from unbounded.trees import Tree, expression, rewrite, tree_of
+from unbounded.trees import Tree, expression, nodes, rewrite, tree_of
 from unbounded.windows import LABEL
 
 __all__ = ["ARRIVAL", "BOUNDARIES", "END", "Gap", "Sessions", "session_column", "session_gap", "with_arrival"]
@@ -31,6 +32,7 @@ BOUNDARIES: Final = ("_lower_boundary", "_upper_boundary")
 
 _SESSION = "__session__"
 _DAY = 86_400_000_000_000
+_UNITS = {"d": _DAY, "h": 3_600 * 10**9, "m": 60 * 10**9, "s": 10**9, "ms": 10**6, "us": 1_000, "ns": 1}
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,8 +134,7 @@ def session_gap(node: Node, column: str, gap: str | timedelta | pl.Expr) -> Gap:
         raise PlanError(f"{asked}: a text is a length of time, and this is a column. Write gap=pl.col({gap!r})")
     if not isinstance(gap, str | timedelta):
         raise PlanError(f'{asked}: write a length of time such as "10m", a timedelta, or an expression of a Duration')
-    text = polars_duration(gap, "gap")
-    length = fixed_nanoseconds(text)
+    length = fixed_nanoseconds(polars_duration(gap, "gap"))
     if length is None:
         raise PlanError(f'{asked}: months and years have no fixed length. Write days: "31d"')
     if length <= 0:
@@ -143,6 +144,7 @@ def session_gap(node: Node, column: str, gap: str | timedelta | pl.Expr) -> Gap:
             f"{asked}: the column is Date, which has no hours. Write whole days, or .cast({{{column!r}: pl.Datetime}}) "
             "before it"
         )
+    text = next(f"{length // size}{unit}" for unit, size in _UNITS.items() if length % size == 0)
     return Gap(pl.lit(length, pl.Int64).cast(pl.Duration("ns")), text)
 
 
@@ -175,6 +177,15 @@ def _by_arrival(expr: pl.Expr) -> pl.Expr:
     """
 
     def told(tree: Tree) -> Tree:
+        if (own := user_defined(tree)) is not None:
+            if any(map(_looks_at_order, [*own.partial.values(), *own.merge.values()])):
+                raise _refused(
+                    expression(tree["Alias"][0]),
+                    because="sessions become one when a row comes between them, and first and last say no more then "
+                    "which of their rows came first",
+                    instead="min_by() and max_by() of a column of your own in the aggregate",
+                )
+            return tree
         found = aggregated(tree)
         if found is None:
             return rewrite(tree, told)
@@ -192,6 +203,11 @@ def _by_arrival(expr: pl.Expr) -> pl.Expr:
         return tree_of(value.min_by(arrival) if found.function in _EARLIEST else value.max_by(arrival))
 
     return expression(told(tree_of(expr))).alias(expr.meta.output_name())
+
+
+def _looks_at_order(expr: pl.Expr) -> bool:
+    found = map(aggregated, nodes(tree_of(expr)))
+    return any(one is not None and one.function in (*_EARLIEST, *_LATEST, "slice") for one in found)
 
 
 def with_arrival(values: pl.Expr) -> tuple[pl.Expr, pl.Expr]:

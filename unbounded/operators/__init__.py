@@ -62,7 +62,7 @@ class Change:
     seen: int | None = None
     """The newest event time among the rows, in ms, where the operator is asked to note it."""
     left: pl.DataFrame | None = None
-    """Keys, under the names of the node, whose rows left the table; None where none ever does."""
+    """Keys, under the names of the node, whose rows left the table; None where none did."""
 
 
 class Tables(dict[str, Table]):

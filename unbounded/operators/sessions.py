@@ -14,7 +14,7 @@ import polars as pl
 from unbounded.connectors import Mode
 from unbounded.expressions import canonical
 from unbounded.lineage import closing
-from unbounded.now import at
+from unbounded.now import at, tells_time
 from unbounded.operators import Batch, Change, Tables, at_most_milliseconds, closing_instant
 from unbounded.operators.answer import Answer
 from unbounded.operators.pieces import PIECES, PieceValues
@@ -26,7 +26,7 @@ from unbounded.windows import LABEL
 __all__ = ["SessionOperator"]
 
 _EXPIRY, _LEN, _LATE, _SEEN = "__expiry__", "__len__", "__late__", "__seen__"
-_ALL, _KEY, _SESSION, _STORED = "__all__", "__key__", "__session__", "__stored__"
+_ALL, _SESSION, _STORED = "__all__", "__session__", "__stored__"
 _ROWS_PER_BATCH: Final = 1 << 32  # of which a row index of Polars can tell apart as many
 
 
@@ -59,6 +59,7 @@ class SessionOperator:
             opened=self._cut.opened,
             parts=("first event time", "end", *self._cut.canonical),
         )
+        self._tells_time = tells_time([*node.keys, *node.aggregates, node.gap.length])
         self._arrives = any(ARRIVAL in expr.meta.root_names() for expr in self._partial)
 
     @property
@@ -97,9 +98,9 @@ class SessionOperator:
             arrival = pl.col(ARRIVAL).cast(pl.Int64) + batch.id * _ROWS_PER_BATCH
             rows = rows.with_row_index(ARRIVAL).with_columns(arrival)
         if self._cut.computed:
-            rows = rows.with_columns(at(self._cut.computed, batch.time))
+            rows = rows.with_columns(self._at(self._cut.computed, batch))
         # Under names of their own, for an aggregate may read a column that is called like a key.
-        keys = {f"__key_{i}__": one for i, one in enumerate(at(node.keys, batch.time) or [pl.lit(value=True)])}
+        keys = {f"__key_{i}__": one for i, one in enumerate(self._at(node.keys, batch) or [pl.lit(value=True)])}
         rows, constant = rows.with_columns(**keys), node.gap.constant is not None
         if constant:  # late rows come first in the order of time, too, and fewer columns are sorted
             rows = self._with_stretches(rows.sort(*keys, node.column), batch)
@@ -111,11 +112,14 @@ class SessionOperator:
             wanted.append(newest.alias(_SEEN))
         named = [pl.col(own).first().alias(name) for own, name in zip(keys, key, strict=True)]
         found = _numbered(rows, list(keys), in_order=constant).group_by(_SESSION)
-        return found.agg(*named, *_WHOLE, *at(self._partial, batch.time), *wanted).drop(_SESSION)
+        return found.agg(*named, *_WHOLE, *self._at(self._partial, batch), *wanted).drop(_SESSION)
+
+    def _at(self, exprs: Sequence[pl.Expr], batch: Batch) -> Sequence[pl.Expr]:
+        return at(exprs, batch.time) if self._tells_time else exprs
 
     def _with_stretches(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame:
         """Rows with the time that each covers, `LABEL` to `END`; null for those that are `_LATE` or in no session."""
-        rows = rows.with_columns(at(self._node.ends, batch.time).alias(END))
+        rows = rows.with_columns(one.alias(END) for one in self._at([self._node.ends], batch))
         late = pl.lit(value=False)
         if self._closes and batch.late is not None:
             late = (closing_instant(self._clocks, {END: self._time}) <= batch.late).fill_null(value=False)
@@ -166,24 +170,26 @@ class SessionOperator:
             return rows
         return rows.with_columns(closing_instant(self._clocks, {END: self._time}).alias(_EXPIRY))
 
-    def _meet(self, rows: pl.DataFrame, sessions: Multimap) -> tuple[pl.DataFrame, pl.DataFrame]:
+    def _meet(self, rows: pl.DataFrame, sessions: Multimap) -> tuple[pl.DataFrame, pl.DataFrame | None]:
         """Take the open sessions of the keys of these out: all sessions of these keys, and keys that are none any more.
 
-        `_STORED` says of which no row is new.
+        `_STORED` says of which no row is new. Only in update mode it matters what is no key any more.
         """
         columns = [*self._sessions.key, *self._sessions.values]
         keys = rows.select(self._sessions.key.names()).unique()
         found = sessions.probe(keys).select(*columns, pl.lit(value=True).alias(_STORED))
         fresh = rows.select(*columns, pl.lit(value=False).alias(_STORED))
         if not found.height:
-            return fresh, fresh.select(*self._keys, LABEL).clear()
+            return fresh, None
         sessions.remove(keys)
         in_order = pl.concat([found, fresh]).lazy().sort(*self._sessions.key, LABEL)
         both = _numbered(in_order, list(self._sessions.key), in_order=False).collect(engine="in-memory")
         named = [pl.col(name).first() for name in self._sessions.key]
         merged = both.group_by(_SESSION).agg(*named, *_WHOLE, *self._merge, pl.col(_STORED).all())
+        if self._mode != "update":
+            return merged, None
         began = pl.col(LABEL) == pl.col(LABEL).first().over(_SESSION)
-        return merged.drop(_SESSION), both.filter(pl.col(_STORED) & ~began).select(*self._keys, LABEL)
+        return merged, both.filter(pl.col(_STORED) & ~began).select(*self._keys, LABEL)
 
     # For people ---------------------------------------------------------------------------------
     @property
