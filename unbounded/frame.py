@@ -395,3 +395,9 @@ class StreamNamespace:
     def group_by_session(self, index_column: str | pl.Expr, **options: Any) -> StreamGroupBy[StreamFrame]:
         """See `ub.group_by_session`."""
         return self._frame.group_by_session(index_column, **options)
+
+    def join_where(
+        self, other: StreamFrame, *predicates: pl.Expr | Iterable[pl.Expr], how: str = "inner", suffix: str = "_right"
+    ) -> StreamFrame:
+        """See `StreamFrame.join_where`."""
+        return self._frame.join_where(other, *predicates, how=how, suffix=suffix)

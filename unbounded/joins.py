@@ -1,8 +1,8 @@
-"""What is looked up for each row of a stream in a bounded table?"""
+"""What is looked up for each row of a stream, in a bounded table or in another stream?"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal, Self, cast
 
@@ -10,16 +10,22 @@ import polars as pl
 
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import passes
+from unbounded.pairing import paired_on, paired_where
+from unbounded.pairs import StreamJoin
 from unbounded.plan import Join, Lookup, Node, Static
 
 __all__ = ["Joinable"]
 
 
 class Joinable:
-    """The joins of `pl.LazyFrame` with a bounded frame on the right.
+    """The joins of `pl.LazyFrame` with a bounded frame or another stream on the right.
 
-    A DataFrame never changes; a LazyFrame is read once at each start. A row of the stream finds its partners when it
-    comes, so joins that keep or emit rows of the bounded side alone are refused.
+    Of bounded frames a DataFrame never changes; a LazyFrame is read once at each start. A row of the stream finds its
+    partners there when it comes, so joins that keep or emit rows of the bounded side alone are refused.
+
+    Rows of two streams find each other whichever comes first, so each is remembered while a partner may come: as long
+    as the watermarks and the conditions on times leave that open, and for ever where they say nothing. Rows that are
+    late are dropped and counted. A pair comes out with its second row; a row without a partner when none can come.
     """
 
     _plan: Node
@@ -30,7 +36,7 @@ class Joinable:
 
     def join(
         self,
-        other: pl.LazyFrame | pl.DataFrame,
+        other: Joinable | pl.LazyFrame | pl.DataFrame,
         on: str | pl.Expr | Sequence[str | pl.Expr] | None = None,
         how: str = "inner",
         *,
@@ -45,12 +51,20 @@ class Joinable:
         allow_parallel: bool = True,
         force_parallel: bool = False,
     ) -> Self:
-        """Join with a bounded frame: inner, left, semi, anti or cross.
+        """Join with a bounded frame: inner, left, semi, anti or cross; with a stream: inner, left, right, full, semi or
+        anti.
 
         NaN keys match, nulls only with `nulls_equal`. Rows of the stream keep their columns' names. How Polars
         parallelises and which side it builds is left to Polars.
+
+        Two streams are remembered only as long as they need if event time with a watermark, or a window of it, is among
+        the keys; see `join_where` for times that are near each other.
         """
-        self._refuse_stream("join", other)
+        if isinstance(other, Joinable):
+            asked = {"validate": validate != "m:m", "maintain_order": maintain_order not in (None, "none")}
+            lefts, rights = _keys_of_streams(how, on, left_on, right_on, asked)
+            options = {"suffix": suffix, "nulls_equal": nulls_equal, "coalesce": coalesce}
+            return self._around(paired_on(self._plan, other._plan, how, lefts, rights, options))
         if how == "cross":
             if (on, left_on, right_on) != (None, None, None):
                 raise PlanError("join(how='cross') pairs all rows with all rows, so it has no keys. Leave out on=")
@@ -72,13 +86,24 @@ class Joinable:
 
     def join_where(
         self,
-        other: pl.LazyFrame | pl.DataFrame,
+        other: Joinable | pl.LazyFrame | pl.DataFrame,
         *predicates: pl.Expr | Iterable[pl.Expr],
         how: str = "inner",
         suffix: str = "_right",
     ) -> Self:
-        """Join with a bounded frame where all predicates hold: inner or left."""
-        self._refuse_stream("join_where", other)
+        """Join where all predicates hold; with a bounded frame inner or left, with a stream also right, full, semi or
+        anti.
+
+        A name in a predicate is the column of the left if there is one; one of the right that the left has, too, is
+        written with the suffix. Nothing is coalesced. Predicates of two streams are at least one equality of the two
+        sides, and whatever else is to hold for two rows. A row is remembered as long as comparisons of event times leave
+        open that a partner comes:
+
+            clicks.join_where(views, pl.col("ad") == pl.col("ad_right"),
+                              pl.col("time_right").is_between(pl.col("time") - pl.duration(minutes=10), pl.col("time")))
+        """
+        if isinstance(other, Joinable):
+            return self._around(_with_key(paired_where(self._plan, other._plan, predicates, how, suffix)))
         if how not in ("inner", "left"):
             lonely = "a row of the bounded side that found no match yet could find one in any later batch"
             raise UnsupportedOperationError(
@@ -182,3 +207,39 @@ def _names(columns: Any, argument: str) -> tuple[str, ...]:
             f"join({argument}={columns!r}): write the names of columns; compute an expression in with_columns first"
         )
     return tuple(cast("list[str]", names))
+
+
+def _keys_of_streams(
+    how: str, on: Any, left_on: Any, right_on: Any, asked: Mapping[str, bool]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The key columns of a join of two streams; UnsupportedOperationError for what needs whole tables."""
+    if how == "cross":
+        raise UnsupportedOperationError(
+            "join(how='cross') of two streams",
+            because="every row would be remembered for ever, and joined with every later one",
+            instead="a join on keys, or join_where(...) with an equality",
+        )
+    if asked["validate"]:
+        raise UnsupportedOperationError(
+            "join(validate=...) of two streams",
+            because="a later row may repeat a key, when rows with it were written already",
+            instead="unique(...) on the side whose keys must not repeat",
+        )
+    if asked["maintain_order"]:
+        raise UnsupportedOperationError(
+            "join(maintain_order=...) of two streams",
+            because="a pair comes out when its second row comes, whatever its side",
+            instead="sort the answer: query.read().sort(...)",
+        )
+    return (_names(on, "on"),) * 2 if on is not None else (_names(left_on, "left_on"), _names(right_on, "right_on"))
+
+
+def _with_key(node: StreamJoin) -> StreamJoin:
+    """The node, if it has a key; UnsupportedOperationError if it has none."""
+    if not node.keys:
+        raise UnsupportedOperationError(
+            "join_where() of two streams without an equality",
+            because="each new row would have to be compared with all that are remembered",
+            instead="one predicate more that says what is equal in both, e.g. pl.col('id') == pl.col('id_right')",
+        )
+    return node

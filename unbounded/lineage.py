@@ -33,7 +33,7 @@ from unbounded.plan import (
 from unbounded.sessions import BOUNDARIES, END, Sessions
 from unbounded.windows import LABEL, Window
 
-__all__ = ["Clock", "clocks", "closing", "is_whole", "passing", "table_key"]
+__all__ = ["Clock", "clocks", "closing", "is_whole", "passing", "table_key", "window_of"]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _(node: Step) -> dict[str, Clock]:
     if not below:
         return {}
     kept = {name: below[old] for name, old in passing(node).items() if old in below}
-    windows = {expr.meta.output_name(): _window(expr, below) for expr in node.exprs if node.verb in _COMPUTING}
+    windows = {expr.meta.output_name(): window_of(expr, below) for expr in node.exprs if node.verb in _COMPUTING}
     return kept | {name: clock for name, clock in windows.items() if clock is not None}
 
 
@@ -176,13 +176,14 @@ def closing(node: Aggregate) -> dict[str, Clock]:
     found: dict[str, Clock] = {}
     for name, key in zip(node.key_names, node.keys, strict=True):
         source = passes(key)
-        clock = below.get(source) if source is not None else _window(key, below)
+        clock = below.get(source) if source is not None else window_of(key, below)
         if clock is not None:
             found[name] = clock
     return found
 
 
-def _window(expr: pl.Expr, below: Mapping[str, Clock]) -> Clock | None:
+def window_of(expr: pl.Expr, below: Mapping[str, Clock]) -> Clock | None:
+    """What an expression tells of event time that truncates it to windows; None for any other."""
     found = truncated(expr)
     if found is None or found[0] not in below or below[found[0]].lasts is not None:
         return None

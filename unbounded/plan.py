@@ -33,6 +33,7 @@ __all__ = [
     "Verb",
     "Watermark",
     "Whole",
+    "bits",
     "evaluate",
     "is_bounded",
     "lower_filters",
@@ -149,8 +150,8 @@ class Join(Node):
         ours_of = {ours: name for name, ours, _ in floats}
         theirs_of = {theirs: f"{name}_of_right" for name, _, theirs in floats}
         merged = self.how in ("inner", "left") and self.options.get("coalesce") is not False
-        answer = left.with_columns(_bits(ours).alias(name) for ours, name in ours_of.items()).join(
-            right.with_columns(_bits(theirs).alias(name) for theirs, name in theirs_of.items()).drop(
+        answer = left.with_columns(bits(pl.col(ours)).alias(name) for ours, name in ours_of.items()).join(
+            right.with_columns(bits(pl.col(theirs)).alias(name) for theirs, name in theirs_of.items()).drop(
                 theirs_of if merged else ()
             ),
             left_on=[ours_of.get(ours, ours) for ours in self.left_on],
@@ -208,9 +209,9 @@ class Lookup(Node):
         return self.options.get("how") in ("inner", "cross")
 
 
-def _bits(column: str) -> pl.Expr:
-    """A float column as integers that are equal where Polars' group_by calls the floats equal."""
-    value = pl.col(column).cast(pl.Float64) + 0.0  # -0.0 becomes 0.0
+def bits(floats: pl.Expr) -> pl.Expr:
+    """Floats as integers that are equal where Polars' group_by calls the floats equal."""
+    value = floats.cast(pl.Float64) + 0.0  # -0.0 becomes 0.0
     return pl.when(value.is_nan()).then(pl.lit(float("nan"))).otherwise(value).reinterpret(signed=True)
 
 
@@ -375,8 +376,8 @@ def _with_inputs(node: Node, inputs: tuple[Node, ...]) -> Node:
     match node:
         case Concat():
             return replace(node, parts=inputs)
-        case Join() | Lookup():
-            return replace(node, left=inputs[0])
+        case _ if len(inputs) == 2:
+            return replace(node, left=inputs[0], right=inputs[1])  # type: ignore[call-arg]  # all of them are joins
         case _ if inputs:
             return replace(node, input=inputs[0])  # type: ignore[call-arg]  # every other node has one input
         case _:

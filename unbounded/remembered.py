@@ -156,6 +156,9 @@ class Remembered:
         """The answer of an operator, or a table as it is stored; see `read_state`."""
         operator, table = self._chosen(asked)
         said = self.operators[operator]
+        names = " or ".join(f'"{operator}/{one}"' for one in said["tables"])
+        if not (table or said["answer"]["table"]):
+            raise PlanError(f"{operator} keeps the rows of two streams, with columns of their own. Write {names}")
         if raw and not table:
             table = said["answer"]["table"]
         answer = None if table else self._answer(operator)

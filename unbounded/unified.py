@@ -15,6 +15,7 @@ from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import expand
 from unbounded.frame import StreamFrame
 from unbounded.grouping import StreamGroupBy, sessions_of
+from unbounded.pairing import paired_where
 from unbounded.plan import Concat, Node, Scan, Static, evaluate, walk
 from unbounded.sources.bounded import BoundedSource
 
@@ -153,3 +154,9 @@ class BoundedNamespace:
     def group_by_session(self, index_column: str | pl.Expr, **options: Any) -> StreamGroupBy[pl.LazyFrame]:
         """See `ub.group_by_session`."""
         return group_by_session(self._frame, index_column, **options)
+
+    def join_where(
+        self, other: pl.LazyFrame, *predicates: pl.Expr | Iterable[pl.Expr], how: str = "inner", suffix: str = "_right"
+    ) -> pl.LazyFrame:
+        """`pl.LazyFrame.join_where`, and also right, full, semi and anti; see `StreamFrame.join_where`."""
+        return paired_where(Static(self._frame), Static(other), predicates, how, suffix).apply(self._frame, other)

@@ -24,6 +24,7 @@ __all__ = [
     "Batch",
     "Change",
     "Operator",
+    "Remembers",
     "Tables",
     "at_least_milliseconds",
     "at_most_milliseconds",
@@ -80,7 +81,7 @@ class Tables(dict[str, Table]):
             {name: home.multimap(name, spec) for name, spec in specs.items() if isinstance(spec, MultimapSpec)},
         )
 
-    def of(self, operator: Operator) -> Tables:
+    def of(self, operator: Remembers) -> Tables:
         """Those of one operator, by the names that it gave."""
         names = {f"{operator.id}/{name}": name for name in operator.tables()}
         return Tables(
@@ -93,8 +94,8 @@ class Tables(dict[str, Table]):
         return (self[name] if name in self else self.multimaps[name]).scan()
 
 
-class Operator(Protocol):
-    """A node that must remember."""
+class Remembers(Protocol):
+    """What is asked of every operator, however many inputs it has."""
 
     id: str
 
@@ -120,14 +121,18 @@ class Operator(Protocol):
     def grows(self) -> str | None:
         """Why nothing bounds what it remembers, and what would; None where something does."""
 
+    def explain(self) -> Mapping[str, str]:
+        """For people: its `state` (bounded, or growing, by what), `key`, how long rows are `kept`, which are `late`."""
+
+
+class Operator(Remembers, Protocol):
+    """A node of one input that must remember."""
+
     def prepare(self, rows: pl.LazyFrame, tables: Tables, batch: Batch) -> pl.LazyFrame:
         """What to collect of the rows; one plan with everything below it. The tables are only looked at."""
 
     def step(self, rows: pl.DataFrame, tables: Tables, batch: Batch) -> Change:
         """Take the prepared rows of one batch into the tables."""
-
-    def explain(self) -> Mapping[str, str]:
-        """For people: its `state` (bounded, or growing, by what), `key`, how long rows are `kept`, which are `late`."""
 
 
 def closing_instant(clocks: Mapping[str, Clock], schema: Mapping[str, pl.DataType]) -> pl.Expr:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import polars as pl
 
 from unbounded.now import named_now
-from unbounded.operators import Operator
+from unbounded.operators import Remembers
+from unbounded.pairs import StreamJoin
 from unbounded.plan import (
     Aggregate,
     Concat,
@@ -32,7 +33,7 @@ _WIDEST = 80
 _LONGEST = 60
 
 
-def explained(plan: Node, operators: Mapping[Node, Operator | None]) -> str:
+def explained(plan: Node, operators: Mapping[Node, Remembers | None]) -> str:
     """The nodes from sink to sources, each with its operator's id if it has one; then what each operator remembers."""
     drawn: list[tuple[str, str]] = []
 
@@ -74,6 +75,8 @@ def _title(node: Node) -> str:
             return f"{'cross ' if node.verb == 'join' else ''}{node.verb} with a bounded table"
         case Join():
             return f"{node.how} join on {', '.join(map(repr, node.left_on))}"
+        case StreamJoin():
+            return f"{node.how} join of two streams"
         case Concat():
             return f"concat {node.how}"
         case Watermark():

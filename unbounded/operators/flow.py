@@ -24,12 +24,14 @@ from unbounded.operators.answer import schema_text, spec_record
 from unbounded.operators.bounded import BoundedTables
 from unbounded.operators.explaining import explained
 from unbounded.operators.in_order import InOrderOperator
+from unbounded.operators.joined import StreamJoinOperator
 from unbounded.operators.keep import KeepOperator
 from unbounded.operators.modes import may_repeat_keys
 from unbounded.operators.positioned import PositionedOperator
 from unbounded.operators.sessions import SessionOperator
 from unbounded.operators.telling import carries, counts
 from unbounded.operators.unique import UniqueOperator
+from unbounded.pairs import StreamJoin
 from unbounded.partials.columns import overflow
 from unbounded.plan import (
     Aggregate,
@@ -92,7 +94,7 @@ class Flow:
         self.delays = {mark.name: mark.delay for mark in self._marks}
         self._carriers: dict[int, str] = {}
         self._counters: dict[str, str] = {}
-        self._operators: dict[int, Operator] = {}
+        self._operators: dict[int, Operator | StreamJoinOperator] = {}
         for node in walk(self.plan):
             # Above a table that every batch shows whole, each verb is Polars' own.
             if not any(is_whole(below, mode) for below in node.inputs):
@@ -128,6 +130,8 @@ class Flow:
                 self._operators[_id_of(node)] = KeepOperator(named(node.verb), node)
             case InOrder():
                 self._operators[_id_of(node)] = InOrderOperator(named("merge_sorted"), node)
+            case StreamJoin():
+                self._operators[_id_of(node)] = StreamJoinOperator(named("join"), node)
 
     def _note_carrier(self, id: str, node: Aggregate) -> str | None:
         found = carries(node)
@@ -137,7 +141,7 @@ class Flow:
         return found[1]
 
     @property
-    def operators(self) -> Sequence[Operator]:
+    def operators(self) -> Sequence[Operator | StreamJoinOperator]:
         """From the sources to the sink."""
         return tuple(self._operators.values())
 
@@ -202,13 +206,16 @@ class Flow:
         noted: list[pl.DataFrame] | None = None
         for level in self._levels:
             operators = [(node, self._operators[_id_of(node)]) for node in level]
-            prepared = [
-                one.prepare(self._lazy(_taken_by(node), lazies, rows), tables.of(one), batch) for node, one in operators
-            ]
-            collected = self._collect([*prepared, *(monitors if noted is None else [])], large=noted is None)
-            noted = collected[len(level) :] if noted is None else noted
-            for (node, operator), partial in zip(operators, collected, strict=False):
-                change = operator.step(partial, tables.of(operator), batch)
+            prepared = [self._prepared(node, one, lazies, rows, tables.of(one), batch) for node, one in operators]
+            plans = [plan for one in prepared for plan in one]
+            collected = self._collect([*plans, *(monitors if noted is None else [])], large=noted is None)
+            noted = collected[len(plans) :] if noted is None else noted
+            partials = iter(collected)
+            for node, operator in operators:
+                if isinstance(operator, StreamJoinOperator):
+                    change = operator.step_sides(next(partials), next(partials), tables.of(operator), batch)
+                else:
+                    change = operator.step(next(partials), tables.of(operator), batch)
                 changes[operator.id] = change
                 lazies[_id_of(node)] = change.rows
         wanted = [self._lazy(self.plan, lazies, rows)]
@@ -231,6 +238,21 @@ class Flow:
             seen=self._seen(changes, told),
             changes=changes,
         )
+
+    def _prepared(
+        self,
+        node: Node,
+        operator: Operator | StreamJoinOperator,
+        lazies: dict[int, pl.LazyFrame],
+        rows: Mapping[str, pl.LazyFrame],
+        tables: Tables,
+        batch: Batch,
+    ) -> list[pl.LazyFrame]:
+        """What to collect for the step of an operator: its rows, or those of its two sides."""
+        if isinstance(operator, StreamJoinOperator):
+            left, right = (self._lazy(one, lazies, rows) for one in node.inputs)
+            return operator.prepare_sides(left, right, batch)
+        return [operator.prepare(self._lazy(_taken_by(node), lazies, rows), tables, batch)]
 
     def _collect(self, plans: Sequence[pl.LazyFrame], *, large: bool) -> list[pl.DataFrame]:
         """Collect together; `large` where the plans read the sources and not what an operator made of them."""

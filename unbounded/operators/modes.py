@@ -8,6 +8,7 @@ from unbounded.connectors import Covers, Located, Mode, PutsAside, Sink
 from unbounded.errors import PlanError
 from unbounded.lineage import closing, is_whole, table_key
 from unbounded.now import tells_time
+from unbounded.pairs import Side, StreamJoin
 from unbounded.plan import (
     Aggregate,
     Concat,
@@ -61,6 +62,7 @@ def reasons_against(plan: Node, mode: Mode) -> list[str]:
         if isinstance(node, Keep) and tells_time(vars(node)) and not is_whole(node.input, mode)
     ]
     reasons += [reason for node in nodes if isinstance(node, Concat) and (reason := _of_parts(node, mode)) is not None]
+    reasons += [reason for node in nodes if isinstance(node, StreamJoin) and (reason := _of_join(node, mode))]
     return reasons
 
 
@@ -73,6 +75,39 @@ def _of_parts(node: Concat, mode: Mode) -> str | None:
     if mode == "complete":
         why = "writes the whole answer in every batch, and a part of the concat without an aggregate never ends"
     return f"{mode} mode {why}. Write each part with a query of its own"
+
+
+def _of_join(node: StreamJoin, mode: Mode) -> str | None:
+    """Why a join of two streams cannot be kept in a mode."""
+    whole = [is_whole(one, mode) for one in node.inputs]
+    if all(whole):
+        return None
+    if any(whole):
+        return (
+            "complete mode shows the whole of an aggregate in every batch, and a join of it with rows that come one by one "
+            'would meet each version of a group. Write with output_mode="append", which passes on closed groups only'
+        )
+    alone: list[Side] = ["left"] if node.how == "anti" else [side for side in _SIDES if node.keeps(side)]
+    if not alone:
+        return None
+    rows = "rows without a partner" if len(alone) == 2 else f"rows of the {alone[0]} without a partner"
+    if mode != "append":
+        return (
+            f"{mode} mode shows what may still change, and {rows} of a {node.how} join come out when they cannot change any "
+            'more. Write with output_mode="append", or join with how="inner"'
+        )
+    endless = [side for side in alone if not node.kept(side).reaches]
+    if not endless:
+        return None
+    names = " and ".join(endless)
+    return (
+        f"a {node.how} join emits {rows} once no partner can come, and for the {names} that is never known. Declare a "
+        "watermark on the other side before the join, and say in a predicate of join_where(...) how late a partner may "
+        "be, e.g. pl.col('time_right') <= pl.col('time') + pl.duration(minutes=5), or join on equal times or windows"
+    )
+
+
+_SIDES: tuple[Side, Side] = ("left", "right")
 
 
 def _has_aggregate(node: Node) -> bool:
@@ -94,6 +129,12 @@ def _of_versions(node: Node) -> str | None:
                 "update mode shows groups that still change, and an aggregate of another aggregate's output would "
                 'count each version of a group. Write with output_mode="append", which passes on closed groups only, '
                 'or with "complete"'
+            )
+        case StreamJoin():
+            return (
+                "update mode shows groups that still change, and a join with another stream would take each version of a "
+                'group for a row of its own. Write with output_mode="append", which passes on closed groups only, or with '
+                '"complete"'
             )
         case Unique() | Positioned() | InOrder():
             return (

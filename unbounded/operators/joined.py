@@ -1,0 +1,328 @@
+"""How do the rows of two streams find one another, whichever comes first? Each is kept while a partner may come.
+
+A batch looks up what is kept of each side under the keys of the other's new rows, once each, and Polars joins: new rows
+of the right with all these rows of the left, and new rows of the left with those of the right that were kept. So each
+pair is found once, and a batch costs its rows and those that were kept under their keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from unbounded.expressions import canonical, columns_of, passes
+from unbounded.operators import FINAL, Batch, Change, Tables, at_least_milliseconds, closing_instant
+from unbounded.operators.answer import Answer
+from unbounded.pairs import Reach, Side, StreamJoin
+from unbounded.state import Multimap, MultimapSpec
+
+__all__ = ["StreamJoinOperator"]
+
+_EXPIRY: Final = "__expiry__"
+_FIRST: Final = "__first__"
+_LATE: Final = "__late__"
+_MATCHED: Final = "__matched__"
+_POSSIBLE: Final = "__possible__"
+_PLACE: Final[Mapping[Side, str]] = {"left": "__left__", "right": "__right__"}
+_SIDES: Final[tuple[Side, Side]] = ("left", "right")
+_AT_THE_END: Final = FINAL - 1  # when a row goes for which the watermark alone never says so
+_NANOSECONDS_PER_TICK: Final = {"ns": 1, "us": 1_000, "ms": 1_000_000}
+
+
+class StreamJoinOperator:
+    """A `StreamJoin`. Its rows are final: a pair when its second row comes, a row alone when no partner can come."""
+
+    ordered = False
+
+    def __init__(self, id: str, node: StreamJoin) -> None:
+        self.id, self._node = id, node
+        self._buffers = {side: _Buffer(node, side) for side in _SIDES}
+
+    @property
+    def evicts(self) -> bool:
+        return any(self._node.kept(side).reaches for side in _SIDES)
+
+    def tables(self) -> Mapping[str, MultimapSpec]:
+        return {side: buffer.spec for side, buffer in self._buffers.items()}
+
+    @property
+    def answer(self) -> Answer:
+        return Answer("", ())  # two tables, of which each shows its own rows
+
+    def pinned(self) -> Mapping[str, Any]:
+        node = self._node
+        keys = [
+            f"{canonical(key.left)} {'==, null too,' if key.nulls_equal else '=='} {canonical(key.right)}"
+            for key in node.keys
+        ]
+        conditions = [canonical(one) for one in (*node.only["left"], *node.only["right"], *node.conditions)]
+        columns = {side: {name: str(dtype) for name, dtype in one.stored.items()} for side, one in self._buffers.items()}
+        return {"kind": "join", "how": node.how, "keys": keys, "conditions": conditions, **columns}
+
+    # One batch ------------------------------------------------------------------------------------
+    def prepare_sides(self, left: pl.LazyFrame, right: pl.LazyFrame, batch: Batch) -> list[pl.LazyFrame]:
+        """What to collect of the rows of both sides."""
+        return [self._buffers["left"].prepared(left, batch), self._buffers["right"].prepared(right, batch)]
+
+    def step_sides(self, left: pl.DataFrame, right: pl.DataFrame, tables: Tables, batch: Batch) -> Change:
+        """Take the prepared rows of one batch into the tables."""
+        taken: dict[Side, _Taken] = {
+            side: self._buffers[side].taken(rows) for side, rows in zip(_SIDES, (left, right), strict=True)
+        }
+        known: dict[Side, pl.DataFrame] = {
+            "left": self._buffers["left"].under(taken["right"].rows, tables.multimaps["left"]),
+            "right": self._buffers["right"].under(taken["left"].rows, tables.multimaps["right"]),
+        }
+        met = {side: pl.concat([known[side], taken[side].rows]).with_row_index(_PLACE[side]) for side in _SIDES}
+        pairs = self._pairs(met, known)
+        matched: dict[Side, npt.NDArray[np.bool_]] = {}
+        if tracked := [side for side in _SIDES if self._buffers[side].tracks]:
+            found = pairs.collect(engine="in-memory")
+            pairs = found.lazy()
+            for side in tracked:
+                matched[side] = np.zeros(met[side].height, np.bool_)
+                matched[side][found[_PLACE[side]].to_numpy()] = True
+        alone, updated, evicted = list[pl.LazyFrame](), 0, 0
+        for side in _SIDES:
+            buffer, table = self._buffers[side], tables.multimaps[side]
+            rows, mine = taken[side].rows, matched.get(side)
+            if mine is not None:
+                buffer.mark(known[side], mine[: known[side].height], table)
+                rows = buffer.marked(rows, mine[known[side].height :])
+            stays, goes = buffer.split(rows, batch)
+            table.append(buffer.to_store(stays))
+            gone = buffer.expired(table, batch)
+            updated, evicted = updated + stays.height, evicted + gone.height
+            if buffer.shows_alone:
+                alone += [self._node.alone(one.lazy(), side) for one in buffer.unmatched(taken[side].alone, goes, gone)]
+        parts = [*self._shown(pairs, met["left"], matched.get("left")), *alone]
+        return Change(
+            rows=pl.concat([part.select(self._node.answer) for part in parts]),
+            taken=left.height + right.height,
+            updated=updated,
+            evicted=evicted,
+            late=sum(one.late for one in taken.values()),
+            without_time=sum(one.without_time for one in taken.values()),
+        )
+
+    def _pairs(self, met: Mapping[Side, pl.DataFrame], known: Mapping[Side, pl.DataFrame]) -> pl.LazyFrame:
+        """Each pair that the batch makes, once."""
+        left, right = met["left"].lazy(), met["right"].lazy()
+        of_left, of_right = known["left"].height, known["right"].height
+        with_new = self._node.paired(left, right.slice(of_right))
+        if not of_right:
+            return with_new
+        return pl.concat([with_new, self._node.paired(left.slice(of_left), right.head(of_right))])
+
+    def _shown(
+        self, pairs: pl.LazyFrame, left: pl.DataFrame, matched: npt.NDArray[np.bool_] | None
+    ) -> list[pl.LazyFrame]:
+        """What comes out because it has a partner."""
+        match self._node.how:
+            case "anti":
+                return [left.clear().lazy()]
+            case "semi":
+                return [left.filter(pl.Series(matched)).lazy()]
+        return [pairs]
+
+    # For people -----------------------------------------------------------------------------------
+    @property
+    def grows(self) -> str | None:
+        sides = [side for side in _SIDES if not self._node.kept(side).reaches]
+        if not sides:
+            return None
+        rows = " and ".join(sides)
+        return (
+            f"the join remembers every row of its {rows} side for ever, since a partner may come at any time. Declare a "
+            "watermark on both sides before the join, and say how far apart the times of two rows may be, e.g. "
+            'join_where(other, pl.col("id") == pl.col("id_right"), pl.col("time_right").is_between(pl.col("time"), '
+            'pl.col("time") + pl.duration(minutes=5)))'
+        )
+
+    def explain(self) -> Mapping[str, str]:
+        node = self._node
+        bounded = [side for side in _SIDES if node.kept(side).reaches]
+        states = {2: "bounded by the watermark", 1: f"bounded on the {bounded[0] if bounded else ''}, grows with the rest"}
+        lines = {
+            "state": states.get(len(bounded), "grows with the rows of both sides"),
+            "key": ", ".join(f"{_text(key.left)} = {_text(key.right)}" for key in node.keys),
+            **{side: self._buffers[side].explain() for side in _SIDES},
+        }
+        if late := [self._buffers[side].late for side in _SIDES if node.kept(side).judged]:
+            lines["late"] = f"rows of the {' and of the '.join(late)} the watermark of the batch before had reached"
+        return lines
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """The rows of one side in a batch: those that may find a partner, and those that cannot."""
+
+    rows: pl.DataFrame
+    alone: pl.DataFrame
+    late: int
+    without_time: int
+
+
+class _Buffer:
+    """What is kept of one side. Frames have its columns by their names in a pair; a table has the user's own."""
+
+    def __init__(self, node: StreamJoin, side: Side) -> None:
+        self._node, self._side, self._kept = node, side, node.kept(side)
+        self._keys = list(node.named_keys)
+        self.leaves = side == "left" and node.how in ("semi", "anti")
+        """Whether a row that found a partner needs no other."""
+        self.tracks = self.leaves or node.keeps(side)
+        self.shows_alone = node.keeps(side) or (side == "left" and node.how == "anti")
+        names = {name: name for name in node.left.schema} if side == "left" else {v: k for k, v in node.renamed.items()}
+        if side == "right" and node.how in ("semi", "anti"):  # no column of it comes out
+            read = {name for one in node.conditions for name in columns_of(one)}
+            names = {name: own for name, own in names.items() if name in read}
+        self._columns: Mapping[str, str] = names
+        self._schema = {**node.columns(side), **node.key_schema}
+        # A key that is a column as it stands is stored once.
+        plain = {key: column for column, key in node.plain(side).items() if column in names}
+        self._stored_keys = {key: names[plain[key]] if key in plain else key for key in self._keys}
+        self._key_of = {column: key for key, column in plain.items()}
+        own = {_EXPIRY: pl.Int64()} if self._kept.reaches else {}
+        self._own: Mapping[str, pl.DataType] = own | ({_MATCHED: pl.Boolean()} if node.keeps(side) else {})
+        self.stored = {own: self._schema[name] for name, own in names.items()}
+        values = {own: self._schema[name] for name, own in names.items() if name not in self._key_of}
+        self.spec = MultimapSpec(
+            key=pl.Schema({self._stored_keys[key]: self._schema[key] for key in self._keys}),
+            values=pl.Schema({**values, **self._own}),
+            expiry=_EXPIRY if self._kept.reaches else None,
+        )
+
+    # New rows -------------------------------------------------------------------------------------
+    def prepared(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame:
+        """The rows with their keys, when they can be forgotten, and whether they count."""
+        node, kept = self._node, self._kept
+        beside = [node.possible(self._side).alias(_POSSIBLE)]
+        if kept.reaches:
+            instants = [_instant(one, self._schema[one.within.earlier]) for one in kept.reaches]
+            beside.append(pl.min_horizontal(instants).fill_null(_AT_THE_END).alias(_EXPIRY))
+        if kept.judged and batch.late is not None:
+            late = closing_instant(kept.judged, self._schema) <= batch.late
+            beside.append(late.fill_null(value=False).alias(_LATE))
+        return node.ready(rows, self._side).with_columns(beside)
+
+    def taken(self, rows: pl.DataFrame) -> _Taken:
+        """Prepared rows, without those that are late."""
+        late = int(rows[_LATE].sum()) if _LATE in rows.columns else 0
+        if late:
+            rows = rows.filter(~rows[_LATE])
+        without_time = max((rows[name].null_count() for name in self._kept.judged), default=0)
+        possible = rows[_POSSIBLE]
+        rows = rows.select(*self._keys, *self._columns, *(name for name in self._own if name != _MATCHED))
+        if _MATCHED in self._own:
+            rows = rows.with_columns(pl.lit(value=False).alias(_MATCHED))
+        if possible.all():
+            return _Taken(rows, rows.clear(), late, without_time)
+        return _Taken(rows.filter(possible), rows.filter(~possible), late, without_time)
+
+    def split(self, rows: pl.DataFrame, batch: Batch) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """New rows that are kept, and those that need not be, for no further partner can come."""
+        if not self._kept.reaches or batch.watermark is None:
+            return rows, rows.clear()
+        goes = rows[_EXPIRY] <= batch.watermark
+        return (rows.filter(~goes), rows.filter(goes)) if goes.any() else (rows, rows.clear())
+
+    # Kept rows ------------------------------------------------------------------------------------
+    def under(self, others: pl.DataFrame, table: Multimap) -> pl.DataFrame:
+        """What is kept under the keys of rows of the other side, each row once."""
+        keys = others.select(self._keys).unique()
+        return self._from_store(table.probe(keys.rename(self._stored_keys)))
+
+    def mark(self, known: pl.DataFrame, matched: npt.NDArray[np.bool_], table: Multimap) -> None:
+        """Note which kept rows found their first partner; `known` are all that there are under some keys."""
+        first = pl.Series(matched) if self.leaves else pl.Series(matched) & ~known[_MATCHED]
+        if not first.any():
+            return
+        # Rows of a key go and come together: a multimap knows no single row.
+        keys = known.filter(first).select(self._keys).unique()
+        together = known.with_columns(first.alias(_FIRST)).join(keys, on=self._keys, how="semi", nulls_equal=True)
+        table.remove(keys.rename(self._stored_keys))
+        table.append(self.to_store(self.marked(together.drop(_FIRST), together[_FIRST].to_numpy())))
+
+    def marked(self, rows: pl.DataFrame, matched: npt.NDArray[np.bool_]) -> pl.DataFrame:
+        """Rows of which some have found a partner, as they are kept."""
+        if self.leaves:
+            return rows.filter(~pl.Series(matched, dtype=pl.Boolean))
+        return rows.with_columns(pl.col(_MATCHED) | pl.Series(matched, dtype=pl.Boolean))
+
+    def expired(self, table: Multimap, batch: Batch) -> pl.DataFrame:
+        """The rows that are not kept any longer."""
+        if not self._kept.reaches or batch.watermark is None:
+            return pl.DataFrame(schema=self._loaded)
+        return self._from_store(table.expire(batch.watermark))
+
+    def unmatched(self, *rows: pl.DataFrame) -> list[pl.DataFrame]:
+        """Those without a partner."""
+        there = [one for one in rows if one.height]
+        return [one.filter(~pl.col(_MATCHED)) for one in there] if _MATCHED in self._own else there
+
+    def to_store(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Rows with the names and the columns of the table."""
+        keys = {own: rows[key] for key, own in self._stored_keys.items()}
+        values = {own: rows[name] for name, own in self._columns.items() if name not in self._key_of}
+        return pl.DataFrame({**keys, **values, **{name: rows[name] for name in self._own}})
+
+    def _from_store(self, rows: pl.DataFrame) -> pl.DataFrame:
+        keys = {key: rows[own] for key, own in self._stored_keys.items()}
+        columns = {name: rows[own] for name, own in self._columns.items()}
+        return pl.DataFrame({**keys, **columns, **{name: rows[name] for name in self._own}})
+
+    @property
+    def _loaded(self) -> pl.Schema:
+        return pl.Schema({**{name: self._schema[name] for name in (*self._keys, *self._columns)}, **self._own})
+
+    # For people -----------------------------------------------------------------------------------
+    def explain(self) -> str:
+        """How long a row is kept, and why."""
+        if not self._kept.reaches:
+            return "rows are kept for ever: no condition says how late a partner may come"
+        until = " or ".join(self._reach(one) for one in self._kept.reaches)
+        then = "; then they come out, if they have had no partner" if self.shows_alone else ""
+        gone = " or they have found a partner" if self.leaves else ""
+        return f"rows are kept until the watermark reaches {until}{gone}{then}"
+
+    def _reach(self, reach: Reach) -> str:
+        name = reach.within.earlier
+        shown = repr(self._columns.get(name, name)) if name not in self._keys else self._key_text(name)
+        length = reach.milliseconds / 1000
+        return shown if not length else f"{shown} {'+' if length > 0 else '-'} {abs(length):g} s"
+
+    @property
+    def late(self) -> str:
+        """By which columns rows of this side are late."""
+        shown = (self._key_text(name) if name in self._keys else repr(name) for name in self._kept.judged)
+        return f"{self._side} whose {', '.join(shown)}"
+
+    def _key_text(self, name: str) -> str:
+        return _text(self._node.named_keys[name].of(self._side))
+
+
+def _text(expr: pl.Expr) -> str:
+    column = passes(expr)
+    return repr(column) if column is not None else " ".join(str(expr).split())
+
+
+def _instant(reach: Reach, dtype: pl.DataType) -> pl.Expr:
+    """When a row finds no further partner, in epoch ms on the query's own watermark."""
+    within, clock = reach.within, reach.clock
+    time = pl.col(within.earlier)
+    if isinstance(dtype, pl.Date):
+        time, dtype = time.cast(pl.Datetime("ms")), pl.Datetime("ms")
+    if within.nanoseconds or within.strict:
+        tick = _NANOSECONDS_PER_TICK[getattr(dtype, "time_unit", "ms")]
+        # Of two times in one unit the earlier is at least one tick before the later.
+        ticks = -(-within.nanoseconds // tick) - within.strict
+        time = (time.to_physical() + ticks).cast(dtype)
+    if clock.lasts is not None:
+        time = time.dt.offset_by(clock.lasts)
+    return at_least_milliseconds(time, dtype) + clock.behind
