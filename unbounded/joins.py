@@ -96,8 +96,8 @@ class Joinable:
 
         A name in a predicate is the column of the left if there is one; one of the right that the left has, too, is
         written with the suffix. Nothing is coalesced. Predicates of two streams are at least one equality of the two
-        sides, and whatever else is to hold for two rows. A row is remembered as long as comparisons of event times leave
-        open that a partner comes:
+        sides, and whatever else is to hold for two rows. A row is remembered as long as comparisons of event times
+        leave open that a partner comes:
 
             clicks.join_where(views, pl.col("ad") == pl.col("ad_right"),
                               pl.col("time_right").is_between(pl.col("time") - pl.duration(minutes=10), pl.col("time")))

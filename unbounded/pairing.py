@@ -13,7 +13,7 @@ from unbounded.intervals import Within, within
 from unbounded.now import tells_time
 from unbounded.pairs import How, Key, StreamJoin
 from unbounded.plan import Node
-from unbounded.trees import expression, tree_of, unaliased
+from unbounded.trees import Tree, children, expression, tree_of, unaliased
 
 __all__ = ["paired_on", "paired_where"]
 
@@ -51,13 +51,13 @@ def paired_on(
             columns = [(name,) for name in ours]
             columns += [(renamed[name],) for name in theirs if not (merged and name in right_on)]
     outputs = dict(zip(answer, columns, strict=True))
-    return StreamJoin(left, right, kind, keys, {"left": (), "right": ()}, (), (), renamed, outputs, asked)
+    return StreamJoin(left, right, kind, keys, {"left": (), "right": ()}, (), (), frozenset(), renamed, outputs, asked)
 
 
 def paired_where(
     left: Node, right: Node, predicates: Sequence[pl.Expr | Iterable[pl.Expr]], how: str, suffix: str
 ) -> StreamJoin:
-    """`pl.LazyFrame.join_where` of two tables, of any kind; names in predicates are those of the answer of an inner join.
+    """`pl.LazyFrame.join_where` of two tables; names in predicates are those of the answer of an inner join.
 
     Equalities of the two sides become keys, conditions on one side are set apart.
     """
@@ -95,6 +95,7 @@ def paired_where(
         {"left": tuple(only["left"]), "right": tuple(only["right"])},
         tuple(others),
         tuple(withins),
+        frozenset(name for one in others for name in _filled(one)),
         renamed,
         {name: (name,) for name in names},
     )
@@ -106,7 +107,9 @@ def _kind(how: str, verb: str) -> How:
             found: How = kind
             return found
     kinds = ", ".join(map(repr, get_args(How)))
-    raise PlanError(f"{verb}(how={how!r}) of two streams is not known{nearest(how, get_args(How))}. Write one of {kinds}")
+    raise PlanError(
+        f"{verb}(how={how!r}) of two streams is not known{nearest(how, get_args(How))}. Write one of {kinds}"
+    )
 
 
 def _empty(node: Node) -> pl.LazyFrame:
@@ -143,7 +146,7 @@ def _refuse(parts: Sequence[pl.Expr], both: pl.Schema) -> None:
         raise UnsupportedOperationError(
             "join_where() with such a predicate",
             because="; and ".join(reasons),
-            instead="compare columns of the two rows; compute what needs other rows before, with group_by(...).agg(...)",
+            instead="a comparison of columns of the two rows; what needs other rows comes from group_by(...).agg(...)",
         )
     if any(map(tells_time, parts)):
         raise UnsupportedOperationError(
@@ -172,6 +175,25 @@ def _equality(part: pl.Expr, ours: frozenset[str], theirs: frozenset[str], both:
             dtypes = pl.LazyFrame(schema=both).select(a=first, b=second).collect_schema().dtypes()
             return _key(first, second, *dtypes, nulls_equal=op == "EqValidity")
     return None
+
+
+def _filled(part: pl.Expr) -> frozenset[str]:
+    """The columns of a comparison that is null where one of them is, so that it does not hold."""
+    if python_function(part):
+        return frozenset()
+    match unaliased(tree_of(part)):
+        case {"BinaryExpr": {"op": "Eq" | "NotEq" | "Lt" | "LtEq" | "Gt" | "GtEq"}} if _hands_on_nulls(tree_of(part)):
+            return columns_of(part)
+    return frozenset()
+
+
+def _hands_on_nulls(tree: Tree) -> bool:
+    match unaliased(tree):
+        case {"BinaryExpr": {"op": str(op)}} if op in ("And", "Or", "LogicalAnd", "LogicalOr") or "Validity" in op:
+            return False
+        case {"BinaryExpr": _} | {"Cast": _} | {"Column": _} | {"Literal": _}:
+            return all(map(_hands_on_nulls, children(unaliased(tree))))
+    return False
 
 
 def _key(left: pl.Expr, right: pl.Expr, ours: pl.DataType, theirs: pl.DataType, *, nulls_equal: bool) -> Key:

@@ -64,7 +64,8 @@ class StreamJoin(Node):
     """Rows of two streams of which all `keys` are equal and all conditions hold.
 
     A pair has the columns of the left under their names, and those of the right under the names `renamed`; expressions
-    here are over these. `only` are conditions on one side alone; `withins` say what follows from all of them for times.
+    here are over these. `only` are conditions on one side alone; `withins` say what follows from all of them for times,
+    and `filled` are columns that a null in makes one of them fail.
     `outputs` names the columns of the answer with those of a pair that they are, the first that is not null.
 
     Float keys are equal where `group_by` calls them so. `asked` are the arguments of `pl.LazyFrame.join`, if that is
@@ -78,6 +79,7 @@ class StreamJoin(Node):
     only: Mapping[Side, tuple[pl.Expr, ...]]
     conditions: tuple[pl.Expr, ...]
     withins: tuple[Within, ...]
+    filled: frozenset[str]
     renamed: Mapping[str, str]
     outputs: Mapping[str, tuple[str, ...]]
     asked: Mapping[str, Any] | None = None
@@ -90,18 +92,17 @@ class StreamJoin(Node):
     def apply(self, *rows: pl.LazyFrame) -> pl.LazyFrame:
         if self.asked is not None and not self._on_floats:
             return rows[0].join(rows[1], how=self.how, **self.asked)
-        ours, theirs = (
-            self.ready(one, side).with_row_index(_ROW[side]) for one, side in zip(rows, _ROW, strict=True)
-        )
+        ours, theirs = (self.ready(one, side).with_row_index(_ROW[side]) for one, side in zip(rows, _ROW, strict=True))
         pairs = self.paired(ours.filter(self.possible("left")), theirs.filter(self.possible("right")))
         if self.how in ("semi", "anti"):
             matched = pairs.select(_ROW["left"]).unique()
             chosen = ours.join(matched, on=_ROW["left"], how="semi" if self.how == "semi" else "anti")
             return chosen.sort(_ROW["left"]).select(self.answer)
         parts = [pairs]
-        for side, one in (("left", ours), ("right", theirs)):
-            if self.keeps(side):
-                parts.append(self.alone(one.join(pairs, on=_ROW[side], how="anti"), side))
+        if self.keeps("left"):
+            parts.append(self.alone(ours.join(pairs, on=_ROW["left"], how="anti"), "left"))
+        if self.keeps("right"):
+            parts.append(self.alone(theirs.join(pairs, on=_ROW["right"], how="anti"), "right"))
         return pl.concat(part.select(self.answer) for part in parts)
 
     def ready(self, rows: pl.LazyFrame, side: Side) -> pl.LazyFrame:
@@ -111,18 +112,30 @@ class StreamJoin(Node):
         return rows.with_columns(key.of(side).alias(name) for name, key in self.named_keys.items())
 
     def possible(self, side: Side) -> pl.Expr:
-        """Whether a row that is ready can have a partner at all, as far as it says alone."""
-        times = {name for one in self.withins for name in (one.earlier, one.later)} & self.columns(side).keys()
-        asked = [name for name, key in self.named_keys.items() if not key.nulls_equal]
-        there = [pl.col(name).is_not_null() for name in (*asked, *sorted(times))]
+        """Whether a row that is ready may have a partner, as far as it says alone.
+
+        A row that is to come out alone waits as others do if it is for a null in a key that it has none, as in Spark.
+        """
+        read = {name for one in self.withins for name in (one.earlier, one.later)}
+        if not self.shows_alone(side):
+            read |= {*self.filled, *self.never_null}
+        there = [pl.col(name).is_not_null() for name in (*self.never_null, *self.columns(side)) if name in read]
         return pl.all_horizontal(pl.lit(value=True), *there, *self.only[side]).fill_null(value=False)
 
     def paired(self, left: pl.LazyFrame, right: pl.LazyFrame) -> pl.LazyFrame:
         """The pairs among possible rows."""
         if not self.keys:
             return left.join(right, how="cross").filter(*self.conditions)
-        pairs = left.join(right, on=list(self.named_keys), nulls_equal=True)
+        never, keys = self.never_null, list(self.named_keys)
+        if 0 < len(never) < len(keys):
+            left = left.filter(pl.col(name).is_not_null() for name in never)
+        pairs = left.join(right, on=keys, nulls_equal=len(never) < len(keys))
         return pairs.filter(*self.conditions) if self.conditions else pairs
+
+    @cached_property
+    def never_null(self) -> list[str]:
+        """The keys in which a null is equal to nothing."""
+        return [name for name, key in self.named_keys.items() if not key.nulls_equal]
 
     def alone(self, rows: pl.LazyFrame, side: Side) -> pl.LazyFrame:
         """Rows without a partner, with nulls in its place."""
@@ -130,8 +143,12 @@ class StreamJoin(Node):
         return rows.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in other.items())
 
     def keeps(self, side: Side) -> bool:
-        """Whether rows without a partner come out, with nulls in its place."""
+        """Whether rows without a partner come out, with nulls in its place, beside those that have one."""
         return self.how in ("full", side)
+
+    def shows_alone(self, side: Side) -> bool:
+        """Whether rows without a partner come out."""
+        return self.keeps(side) or (self.how, side) == ("anti", "left")
 
     @cached_property
     def answer(self) -> list[pl.Expr]:

@@ -269,6 +269,8 @@ def _join(left: Frame, right: Frame, plan: Json) -> Frame:
 
 
 def _join_on(left: Frame, right: Frame, how: str, conditions: Sequence[Json]) -> Frame:
+    if isinstance(left, ub.StreamFrame) and isinstance(right, ub.StreamFrame):
+        return _streams_joined(left, right, how, conditions)
     pairs, rest = _keys_and_rest(left.collect_schema(), right.collect_schema(), conditions)
     left, left_on = _with_keys(left, [ours for ours, _ in pairs], "left")
     right, right_on = _with_keys(right, [theirs for _, theirs in pairs], "right")
@@ -279,6 +281,18 @@ def _join_on(left: Frame, right: Frame, how: str, conditions: Sequence[Json]) ->
         return _joined(left, right, *equal, *rest, verb="join_where", how=how)
     coalesce = None if how in ("semi", "anti") else False
     return _joined(left, right, left_on=left_on, right_on=right_on, how=how, nulls_equal=nulls_equal, coalesce=coalesce)
+
+
+def _streams_joined(left: Frame, right: Frame, how: str, conditions: Sequence[Json]) -> Frame:
+    """On columns where that is all that is asked, else where all conditions hold."""
+    ours, theirs = left.collect_schema(), right.collect_schema()
+    parts = [part for one in conditions for part in _columnwise(one, pl.Schema({**ours, **theirs}))]
+    if all(call(one, "==") and one[1] in ours and one[2] in theirs for one in parts):
+        lefts, rights = ([one[place] for one in parts] for place in (1, 2))
+        coalesce = None if how in ("semi", "anti") else False
+        return _joined(left, right, left_on=lefts, right_on=rights, how=how, coalesce=coalesce)
+    both = pl.Schema({**ours, **theirs})
+    return _joined(left, right, *(translated(one, both) for one in parts), verb="join_where", how=how)
 
 
 def _keys_and_rest(

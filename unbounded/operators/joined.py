@@ -61,8 +61,10 @@ class StreamJoinOperator:
             for key in node.keys
         ]
         conditions = [canonical(one) for one in (*node.only["left"], *node.only["right"], *node.conditions)]
-        columns = {side: {name: str(dtype) for name, dtype in one.stored.items()} for side, one in self._buffers.items()}
-        return {"kind": "join", "how": node.how, "keys": keys, "conditions": conditions, **columns}
+        columns = {
+            side: {name: str(dtype) for name, dtype in one.stored.items()} for side, one in self._buffers.items()
+        }
+        return {"kind": "join", "how": node.how, "keys": keys, "conditions": conditions, "columns": columns}
 
     # One batch ------------------------------------------------------------------------------------
     def prepare_sides(self, left: pl.LazyFrame, right: pl.LazyFrame, batch: Batch) -> list[pl.LazyFrame]:
@@ -138,8 +140,8 @@ class StreamJoinOperator:
             return None
         rows = " and ".join(sides)
         return (
-            f"the join remembers every row of its {rows} side for ever, since a partner may come at any time. Declare a "
-            "watermark on both sides before the join, and say how far apart the times of two rows may be, e.g. "
+            f"the join remembers every row of its {rows} side for ever, since a partner may come at any time. Declare "
+            "watermarks on both sides before the join, and say how far apart the times of two rows may be, e.g. "
             'join_where(other, pl.col("id") == pl.col("id_right"), pl.col("time_right").is_between(pl.col("time"), '
             'pl.col("time") + pl.duration(minutes=5)))'
         )
@@ -147,9 +149,8 @@ class StreamJoinOperator:
     def explain(self) -> Mapping[str, str]:
         node = self._node
         bounded = [side for side in _SIDES if node.kept(side).reaches]
-        states = {2: "bounded by the watermark", 1: f"bounded on the {bounded[0] if bounded else ''}, grows with the rest"}
         lines = {
-            "state": states.get(len(bounded), "grows with the rows of both sides"),
+            "state": "bounded by the watermark" if len(bounded) == 2 else "grows with the rows",
             "key": ", ".join(f"{_text(key.left)} = {_text(key.right)}" for key in node.keys),
             **{side: self._buffers[side].explain() for side in _SIDES},
         }
@@ -177,8 +178,10 @@ class _Buffer:
         self.leaves = side == "left" and node.how in ("semi", "anti")
         """Whether a row that found a partner needs no other."""
         self.tracks = self.leaves or node.keeps(side)
-        self.shows_alone = node.keeps(side) or (side == "left" and node.how == "anti")
-        names = {name: name for name in node.left.schema} if side == "left" else {v: k for k, v in node.renamed.items()}
+        self.shows_alone = node.shows_alone(side)
+        names = {pair: own for own, pair in node.renamed.items()}
+        if side == "left":
+            names = {name: name for name in node.left.schema}
         if side == "right" and node.how in ("semi", "anti"):  # no column of it comes out
             read = {name for one in node.conditions for name in columns_of(one)}
             names = {name: own for name, own in names.items() if name in read}
@@ -188,8 +191,9 @@ class _Buffer:
         plain = {key: column for column, key in node.plain(side).items() if column in names}
         self._stored_keys = {key: names[plain[key]] if key in plain else key for key in self._keys}
         self._key_of = {column: key for key, column in plain.items()}
-        own = {_EXPIRY: pl.Int64()} if self._kept.reaches else {}
-        self._own: Mapping[str, pl.DataType] = own | ({_MATCHED: pl.Boolean()} if node.keeps(side) else {})
+        self._own: dict[str, pl.DataType] = {_EXPIRY: pl.Int64()} if self._kept.reaches else {}
+        if node.keeps(side):
+            self._own[_MATCHED] = pl.Boolean()
         self.stored = {own: self._schema[name] for name, own in names.items()}
         values = {own: self._schema[name] for name, own in names.items() if name not in self._key_of}
         self.spec = MultimapSpec(
@@ -235,7 +239,7 @@ class _Buffer:
     # Kept rows ------------------------------------------------------------------------------------
     def under(self, others: pl.DataFrame, table: Multimap) -> pl.DataFrame:
         """What is kept under the keys of rows of the other side, each row once."""
-        keys = others.select(self._keys).unique()
+        keys = others.select(self._keys).drop_nulls(self._node.never_null).unique()
         return self._from_store(table.probe(keys.rename(self._stored_keys)))
 
     def mark(self, known: pl.DataFrame, matched: npt.NDArray[np.bool_], table: Multimap) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from unbounded.connectors import Covers, Located, Mode, PutsAside, Sink
 from unbounded.errors import PlanError
-from unbounded.lineage import closing, is_whole, table_key
+from unbounded.lineage import closing, is_whole, passing, table_key
 from unbounded.now import tells_time
 from unbounded.pairs import Side, StreamJoin
 from unbounded.plan import (
@@ -84,26 +84,26 @@ def _of_join(node: StreamJoin, mode: Mode) -> str | None:
         return None
     if any(whole):
         return (
-            "complete mode shows the whole of an aggregate in every batch, and a join of it with rows that come one by one "
-            'would meet each version of a group. Write with output_mode="append", which passes on closed groups only'
+            "complete mode shows the whole of an aggregate in every batch, and a join of it with rows that come one by "
+            'one would meet each version of a group. Write with output_mode="append", which passes on closed groups'
         )
-    alone: list[Side] = ["left"] if node.how == "anti" else [side for side in _SIDES if node.keeps(side)]
+    alone: list[Side] = [side for side in _SIDES if node.shows_alone(side)]
     if not alone:
         return None
     rows = "rows without a partner" if len(alone) == 2 else f"rows of the {alone[0]} without a partner"
     if mode != "append":
         return (
-            f"{mode} mode shows what may still change, and {rows} of a {node.how} join come out when they cannot change any "
-            'more. Write with output_mode="append", or join with how="inner"'
+            f"{mode} mode shows what may still change, and {rows} of a {node.how} join come out when nothing can "
+            'change any more. Write with output_mode="append", or join with how="inner"'
         )
     endless = [side for side in alone if not node.kept(side).reaches]
     if not endless:
         return None
-    names = " and ".join(endless)
     return (
-        f"a {node.how} join emits {rows} once no partner can come, and for the {names} that is never known. Declare a "
-        "watermark on the other side before the join, and say in a predicate of join_where(...) how late a partner may "
-        "be, e.g. pl.col('time_right') <= pl.col('time') + pl.duration(minutes=5), or join on equal times or windows"
+        f"a {node.how} join emits {rows} once no partner can come, and for the {' and the '.join(endless)} that is "
+        "never known. Declare a watermark on the other side before the join, and say in a predicate of join_where(...) how "
+        "late a partner may be, e.g. pl.col('time_right') <= pl.col('time') + pl.duration(minutes=5); or join on equal "
+        "times or windows"
     )
 
 
@@ -132,9 +132,8 @@ def _of_versions(node: Node) -> str | None:
             )
         case StreamJoin():
             return (
-                "update mode shows groups that still change, and a join with another stream would take each version of a "
-                'group for a row of its own. Write with output_mode="append", which passes on closed groups only, or with '
-                '"complete"'
+                "update mode shows groups that still change, and a join with another stream would take each version of "
+                'a group for a row of its own. Write with output_mode="append", which passes on closed groups only'
             )
         case Unique() | Positioned() | InOrder():
             return (
@@ -220,11 +219,20 @@ def _watermarks(nodes: list[Node]) -> Iterator[str]:
         if not isinstance(node, Watermark):
             continue
         first = marks.setdefault(node.name, node)
-        if (first.column, first.delay) != (node.column, node.delay):
+        same = first.column == node.column or _origin(first) == _origin(node)
+        if not same or first.delay != node.delay:
             yield (
                 f"source {node.name!r} has two watermarks, ({first.column!r}, {first.delay} ms) and "
                 f"({node.column!r}, {node.delay} ms), and would have to choose. Keep one of them"
             )
+
+
+def _origin(mark: Watermark) -> tuple[object, str]:
+    """Where the time of a watermark comes from, under which name there: two sides of a join may rename one column."""
+    node, column = mark.input, mark.column
+    while isinstance(node, Step) and column in (names := passing(node)):
+        node, column = node.input, names[column]
+    return node.source if isinstance(node, Scan) else node, column
 
 
 def _sink_reasons(plan: Node, mode: Mode, sink: Sink) -> Iterator[str]:

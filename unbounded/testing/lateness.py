@@ -14,6 +14,7 @@ import polars as pl
 from unbounded.connectors import Mode
 from unbounded.lineage import clocks, closing
 from unbounded.operators import FINAL, at_most_milliseconds, closing_instant
+from unbounded.pairs import Side, StreamJoin
 from unbounded.plan import (
     Aggregate,
     Concat,
@@ -78,6 +79,11 @@ class _Reading:
             if isinstance(node, Concat | Positioned | Aggregate | Unique | InOrder)
             and not any(_judges(one) for below in node.inputs for one in walk(below))
         }
+        self._sides: dict[StreamJoin, dict[Side, list[pl.DataFrame]]] = {
+            node: {"left": [], "right": []}
+            for node in walk(plan)
+            if isinstance(node, StreamJoin) and not any(_judges(one) for below in node.inputs for one in walk(below))
+        }
 
     def take(self, batch: Taken) -> int:
         """Read a batch; how many pairs came too late."""
@@ -95,6 +101,12 @@ class _Reading:
                     here[node] = self._answer(node).slice(before)
                 case Aggregate() | InOrder():
                     late += self._judge(node, limit, evaluate(node.input, tables, here))
+        for join, sides in self._sides.items():
+            for side, mine in sides.items():
+                given = evaluate(join.left if side == "left" else join.right, tables, here).collect(engine="in-memory")
+                is_late = _is_late(_closing_times_of_side(join, side, given), limit)
+                mine.append(given.filter(~is_late))
+                late += int(is_late.sum())
         for watch in self._watches:
             self._see(watch, evaluate(watch.input, tables, here))
         return late
@@ -103,9 +115,7 @@ class _Reading:
         """Keep the rows that count; how many came too late."""
         rows = given.collect(engine="in-memory")
         closes = _closing_times(node, self._mode, rows)
-        is_late = pl.repeat(value=False, n=rows.height, eager=True)
-        if limit is not None:
-            is_late = (closes <= limit).fill_null(value=False)
+        is_late = _is_late(closes, limit)
         counts = ~is_late
         if isinstance(node, Aggregate) and self._mode == "append":
             counts &= closes.is_not_null()  # a group without a time never closes
@@ -151,12 +161,22 @@ class _Reading:
 
     def known(self) -> dict[Node, pl.LazyFrame]:
         """The rows of the nodes that were read, over all batches."""
-        return {node: self._answer(node) for node in self._taken}
+        joined = {
+            join: join.apply(*(pl.concat(rows, rechunk=True).lazy() for rows in sides.values()))
+            for join, sides in self._sides.items()
+        }
+        return {**{node: self._answer(node) for node in self._taken}, **joined}
+
+
+def _is_late(closes: pl.Series, limit: int | None) -> pl.Series:
+    if limit is None:
+        return pl.repeat(value=False, n=len(closes), eager=True)
+    return (closes <= limit).fill_null(value=False)
 
 
 def _judges(node: Node) -> bool:
     """Whether what comes out of a node is in time for whatever stands above."""
-    return isinstance(node, Aggregate | InOrder) or (isinstance(node, Unique) and bool(clocks(node.input)))
+    return isinstance(node, Aggregate | InOrder | StreamJoin) or (isinstance(node, Unique) and bool(clocks(node.input)))
 
 
 def _closing_times(node: Node, mode: Mode, rows: pl.DataFrame) -> pl.Series:
@@ -180,3 +200,12 @@ def _closing_times(node: Node, mode: Mode, rows: pl.DataFrame) -> pl.Series:
     if not found:
         return pl.repeat(None, n=rows.height, dtype=pl.Int64, eager=True)
     return keys.select(closing_instant(found, schema)).to_series()
+
+
+def _closing_times_of_side(join: StreamJoin, side: Side, rows: pl.DataFrame) -> pl.Series:
+    """When each row of one side of a join is late, in epoch ms; null where it is never."""
+    judged = join.kept(side).judged
+    if not judged:
+        return pl.repeat(None, n=rows.height, dtype=pl.Int64, eager=True)
+    schema = {**join.columns(side), **join.key_schema}
+    return join.ready(rows.lazy(), side).select(closing_instant(judged, schema)).collect().to_series()
