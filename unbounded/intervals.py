@@ -60,16 +60,13 @@ def _compared(left: Tree, op: str, right: Tree, schema: Mapping[str, pl.DataType
         case "Gt" | "GtEq", _, _:
             return _compared(right, _FLIPPED[op], left, schema)
         case "Lt" | "LtEq", {"Function": {"function": "Abs", "input": [inner]}}, _:
-            negative = {"BinaryExpr": {"left": _ZERO, "op": "Minus", "right": right}}
+            negative = {"Function": {"function": "Negate", "input": [right]}}
             return _compared(inner, op, right, schema) + _compared(negative, op, inner, schema)
         case "Lt" | "LtEq", _, _:
             less, more = _sum(left, schema), _sum(right, schema)
             found = None if less is None or more is None else (less - more).within(strict=op == "Lt")
             return () if found is None else (found,)
     return ()
-
-
-_ZERO: Final[Tree] = {"Literal": {"Scalar": {"Duration": [0, "Milliseconds"]}}}
 
 
 @dataclass(frozen=True)

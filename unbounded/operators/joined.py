@@ -152,8 +152,8 @@ class StreamJoinOperator:
         lines = {
             "state": "bounded by the watermark" if len(bounded) == 2 else "grows with the rows",
             "key": ", ".join(f"{_text(key.left)} = {_text(key.right)}" for key in node.keys),
-            **{side: self._buffers[side].explain() for side in _SIDES},
         }
+        lines |= {side: buffer.explain() for side, buffer in self._buffers.items()}
         if late := [self._buffers[side].late for side in _SIDES if node.kept(side).judged]:
             lines["late"] = f"rows of the {' and of the '.join(late)} the watermark of the batch before had reached"
         return lines

@@ -101,9 +101,9 @@ def _of_join(node: StreamJoin, mode: Mode) -> str | None:
         return None
     return (
         f"a {node.how} join emits {rows} once no partner can come, and for the {' and the '.join(endless)} that is "
-        "never known. Declare a watermark on the other side before the join, and say in a predicate of join_where(...) how "
-        "late a partner may be, e.g. pl.col('time_right') <= pl.col('time') + pl.duration(minutes=5); or join on equal "
-        "times or windows"
+        "never known. Declare a watermark on the other side before the join, and say in a predicate of join_where(...) "
+        "how late a partner may be, e.g. pl.col('time_right') <= pl.col('time') + pl.duration(minutes=5); or join on "
+        "equal times or windows"
     )
 
 

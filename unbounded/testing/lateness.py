@@ -161,11 +161,10 @@ class _Reading:
 
     def known(self) -> dict[Node, pl.LazyFrame]:
         """The rows of the nodes that were read, over all batches."""
-        joined = {
-            join: join.apply(*(pl.concat(rows, rechunk=True).lazy() for rows in sides.values()))
-            for join, sides in self._sides.items()
-        }
-        return {**{node: self._answer(node) for node in self._taken}, **joined}
+        found = {node: self._answer(node) for node in self._taken}
+        for join, sides in self._sides.items():
+            found[join] = join.apply(*(pl.concat(rows, rechunk=True).lazy() for rows in sides.values()))
+        return found
 
 
 def _is_late(closes: pl.Series, limit: int | None) -> pl.Series:
