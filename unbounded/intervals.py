@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import polars as pl
@@ -46,38 +46,47 @@ def within(predicate: pl.Expr, schema: Mapping[str, pl.DataType]) -> tuple[Withi
         case {"Function": {"function": {"Boolean": {"IsBetween": {"closed": str(closed)}}}, "input": [x, low, high]}}:
             above = "GtEq" if closed in ("Both", "Left") else "Gt"
             below = "LtEq" if closed in ("Both", "Right") else "Lt"
-            return _compared(x, above, low, schema) + _compared(x, below, high, schema)
+            # Polars compares all three in one unit.
+            sums = [_sum(one, schema) for one in (x, low, high)]
+            beside = frozenset[str]().union(*({"ms"} if one is None else one.own_units | one.units for one in sums))
+            return _compared(x, above, low, schema, beside) + _compared(x, below, high, schema, beside)
     return ()
 
 
 _FLIPPED: Final = {"Gt": "Lt", "GtEq": "LtEq", "Lt": "Gt", "LtEq": "GtEq"}
 
 
-def _compared(left: Tree, op: str, right: Tree, schema: Mapping[str, pl.DataType]) -> tuple[Within, ...]:
+def _compared(
+    left: Tree, op: str, right: Tree, schema: Mapping[str, pl.DataType], beside: frozenset[str] = frozenset()
+) -> tuple[Within, ...]:
     match op, unaliased(left), unaliased(right):
         case "Eq", _, _:
             return _compared(left, "LtEq", right, schema) + _compared(left, "GtEq", right, schema)
         case "Gt" | "GtEq", _, _:
-            return _compared(right, _FLIPPED[op], left, schema)
+            return _compared(right, _FLIPPED[op], left, schema, beside)
         case "Lt" | "LtEq", {"Function": {"function": "Abs", "input": [inner]}}, _:
             negative = {"Function": {"function": "Negate", "input": [right]}}
             return _compared(inner, op, right, schema) + _compared(negative, op, inner, schema)
         case "Lt" | "LtEq", _, _:
             less, more = _sum(left, schema), _sum(right, schema)
-            found = None if less is None or more is None else (less - more).within(strict=op == "Lt")
+            found = None if less is None or more is None else (less - more).within(beside, strict=op == "Lt")
             return () if found is None else (found,)
     return ()
 
 
 @dataclass(frozen=True)
 class _Sum:
-    """Columns, each so many times, and a length; `units` are those that Polars computes in."""
+    """Columns, each so many times, and a length, of so many `parts`.
+
+    `own_units` are those of the columns, `units` those of lengths; `dates` says that a column is a Date.
+    """
 
     columns: Mapping[str, int]
     nanoseconds: int
     own_units: frozenset[str]
     units: frozenset[str]
     dates: bool = False
+    parts: int = 1
 
     def __add__(self, other: _Sum) -> _Sum:
         names = {**self.columns, **other.columns}
@@ -88,26 +97,27 @@ class _Sum:
             self.own_units | other.own_units,
             self.units | other.units,
             self.dates or other.dates,
+            self.parts + other.parts,
         )
 
     def __neg__(self) -> _Sum:
         negative = {name: -times for name, times in self.columns.items()}
-        return _Sum(negative, -self.nanoseconds, self.own_units, self.units, self.dates)
+        return replace(self, columns=negative, nanoseconds=-self.nanoseconds)
 
     def __sub__(self, other: _Sum) -> _Sum:
         return self + -other
 
-    def within(self, *, strict: bool) -> Within | None:
-        """What it means that this is at most zero."""
+    def within(self, beside: frozenset[str], *, strict: bool) -> Within | None:
+        """What it means that this is at most zero, where Polars computes in these units, too."""
         if sorted(self.columns.values()) != [-1, 1] or (self.dates and self.nanoseconds % _DAY):
             return None
         ((earlier, _), (later, _)) = sorted(self.columns.items(), key=lambda one: one[1])
-        # Polars computes in the coarsest unit, and cuts off what is finer: of a column and of a length.
-        coarsest = max(_NANOSECONDS[unit] for unit in self.own_units | self.units)
+        # Polars computes in the coarsest unit, and of each part it cuts off what is finer.
+        coarsest = max(_NANOSECONDS[unit] for unit in self.own_units | self.units | beside)
         own = {_NANOSECONDS[unit] for unit in self.own_units}
         if own == {coarsest} and self.nanoseconds % coarsest == 0:
             return Within(later, earlier, -self.nanoseconds, strict)
-        return Within(later, earlier, -self.nanoseconds + 2 * coarsest)
+        return Within(later, earlier, -self.nanoseconds + self.parts * coarsest)
 
 
 def _sum(tree: Tree, schema: Mapping[str, pl.DataType]) -> _Sum | None:
