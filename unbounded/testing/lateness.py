@@ -56,7 +56,7 @@ def truth(plan: Node, mode: Mode, batches: Sequence[Taken]) -> Truth:
             late[batch.intent.batch] = gone
         marks[batch.intent.batch] = reading.mark
     everything = {name: pl.concat(batch.rows[name] for batch in batches).lazy() for name in batches[0].rows}
-    return Truth(evaluate(reading.plan, everything, known=reading.known()), late, marks)
+    return Truth(evaluate(reading.plan, everything, known=reading.known(everything)), late, marks)
 
 
 class _Reading:
@@ -79,10 +79,11 @@ class _Reading:
             if isinstance(node, Concat | Positioned | Aggregate | Unique | InOrder)
             and not any(_judges(one) for below in node.inputs for one in walk(below))
         }
+        # Of a join each side is read on its own.
         self._sides: dict[StreamJoin, dict[Side, list[pl.DataFrame]]] = {
-            node: {"left": [], "right": []}
+            node: {side: [] for side, below in _sides(node) if not any(_judges(one) for one in walk(below))}
             for node in walk(plan)
-            if isinstance(node, StreamJoin) and not any(_judges(one) for below in node.inputs for one in walk(below))
+            if isinstance(node, StreamJoin)
         }
 
     def take(self, batch: Taken) -> int:
@@ -102,10 +103,12 @@ class _Reading:
                 case Aggregate() | InOrder():
                     late += self._judge(node, limit, evaluate(node.input, tables, here))
         for join, sides in self._sides.items():
-            for side, mine in sides.items():
-                given = evaluate(join.left if side == "left" else join.right, tables, here).collect(engine="in-memory")
+            for side, below in _sides(join):
+                if side not in sides:
+                    continue
+                given = evaluate(below, tables, here).collect(engine="in-memory")
                 is_late = _is_late(_closing_times_of_side(join, side, given), limit)
-                mine.append(given.filter(~is_late))
+                sides[side].append(given.filter(~is_late))
                 late += int(is_late.sum())
         for watch in self._watches:
             self._see(watch, evaluate(watch.input, tables, here))
@@ -159,12 +162,21 @@ class _Reading:
         ended = (one.rechunk().lazy() for one in self._ended.get(node, ()))
         return pl.concat([*map(node.apply, ended), node.apply(rows)])
 
-    def known(self) -> dict[Node, pl.LazyFrame]:
-        """The rows of the nodes that were read, over all batches."""
+    def known(self, everything: Mapping[str, pl.LazyFrame]) -> dict[Node, pl.LazyFrame]:
+        """The rows of the nodes that were read, over all batches, which gave `everything`."""
         found = {node: self._answer(node) for node in self._taken}
-        for join, sides in self._sides.items():
-            found[join] = join.apply(*(pl.concat(rows, rechunk=True).lazy() for rows in sides.values()))
+        for join, sides in self._sides.items():  # those below stand first
+            found[join] = join.apply(
+                *(
+                    pl.concat(sides[side], rechunk=True).lazy() if side in sides else evaluate(below, everything, found)
+                    for side, below in _sides(join)
+                )
+            )
         return found
+
+
+def _sides(join: StreamJoin) -> list[tuple[Side, Node]]:
+    return [("left", join.left), ("right", join.right)]
 
 
 def _is_late(closes: pl.Series, limit: int | None) -> pl.Series:
