@@ -92,7 +92,7 @@ lengths = st.builds(
     st.integers(-3_000, 3_000),
     st.sampled_from(["us", "ms", "ns"]),
 )
-columns = st.sampled_from(["a", "b", "ms", "ns"]).map(lambda name: pl.col(name))  # noqa: PLW0108
+columns = st.sampled_from(["a", "b", "ms", "ns"]).map(lambda name: pl.col(name))
 sides = st.one_of(
     columns,
     st.builds(lambda x, n: x + n, columns, lengths),

@@ -92,7 +92,7 @@ class StreamJoin(Node):
     def apply(self, *rows: pl.LazyFrame) -> pl.LazyFrame:
         if self.asked is not None and not self._on_floats:
             return rows[0].join(rows[1], how=self.how, **self.asked)
-        # Rows are read twice, and must have the same numbers both times, also if they come from a join without an order.
+        # Rows are read twice and must have the same numbers both times, though a join below may give them in any order.
         ours, theirs = (
             self.ready(one, side).with_row_index(_ROW[side]).cache() for one, side in zip(rows, _ROW, strict=True)
         )

@@ -1,4 +1,4 @@
-"""Which events do the benchmarks read? Nexmark's bids and Yahoo's advertising events, the same for a seed."""
+"""Which events do the benchmarks read? Nexmark's and Yahoo's advertising events, the same for a seed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import polars as pl
 
 __all__ = ["ADS_PER_CAMPAIGN", "CAMPAIGNS", "Events", "Input", "campaigns", "generate"]
 
-Input = Literal["bids", "views", "lines"]
-"""Nexmark's bids and Yahoo's views as Parquet; the first of the bids as lines of JSON."""
+Input = Literal["bids", "auctions", "persons", "views", "lines"]
+"""Nexmark's bids, auctions and persons and Yahoo's views as Parquet; the first of the bids as lines of JSON."""
 
 CAMPAIGNS, ADS_PER_CAMPAIGN = 100, 10
 LINES = 1_000_000  # events of which the bids are also written as ndjson: text is read for its parser alone
@@ -21,6 +21,7 @@ LINES = 1_000_000  # events of which the bids are also written as ndjson: text i
 # Nexmark: of 50 events one is a person, three are auctions, the rest are bids on them.
 _CYCLE, _AUCTIONS, _FIRST_BID = 50, 3, 4
 _IN_FLIGHT_AUCTIONS, _ACTIVE_BIDDERS = 100, 1_000
+_CITIES = ("Phoenix", "Los Angeles", "Boise", "Portland", "Cheyenne")
 _CHANNELS = ("Apple", "Google", "Facebook", "Baidu")
 _START = np.datetime64("2026-01-01T00:00:00", "ms")
 
@@ -46,7 +47,7 @@ class Events:
     def last(self, name: Input) -> datetime:
         """The newest event time."""
         numbers = np.arange(max(0, self.events - _CYCLE), self.events)
-        last = int(numbers[-1] if name == "views" else numbers[_is_bid(numbers)][-1])
+        last = int(numbers[-1] if name == "views" else numbers[_is_of(name, numbers)][-1])
         return _START.item() + timedelta(milliseconds=last * 1_000 // self.per_second)
 
 
@@ -61,6 +62,8 @@ def generate(folder: Path, events: int, files: int, *, per_second: int = 10_000,
     found = Events(folder, events, per_second, {}, {})
     lines = min(events, LINES)
     _write(found, "bids", events, files, seed)
+    _write(found, "auctions", events, files, seed)
+    _write(found, "persons", events, files, seed)
     _write(found, "views", events, files, seed)
     _write(found, "lines", lines, max(1, files * lines // events), seed)
     return found
@@ -72,7 +75,7 @@ def _write(found: Events, name: Input, events: int, files: int, seed: int) -> No
     for i, numbers in enumerate(np.array_split(np.arange(events), files)):
         random = np.random.default_rng((seed, i))
         times = _START + (numbers * 1_000 // found.per_second).astype("timedelta64[ms]")
-        rows = _views(times, random) if name == "views" else _bids(numbers, times, random)
+        rows = _rows(name, numbers, times, random)
         file = found.path(name) / f"{i:05}"
         if name == "lines":
             rows.write_ndjson(file.with_suffix(".ndjson"))
@@ -81,14 +84,60 @@ def _write(found: Events, name: Input, events: int, files: int, seed: int) -> No
         found.rows[name] += rows.height
 
 
-def _is_bid(numbers: np.ndarray) -> np.ndarray:
-    return numbers % _CYCLE >= _FIRST_BID
+def _rows(name: Input, numbers: np.ndarray, times: np.ndarray, random: np.random.Generator) -> pl.DataFrame:
+    if name == "views":
+        return _views(times, random)
+    chosen = _is_of(name, numbers)
+    make = {"auctions": _auctions, "persons": _persons}.get(name, _bids)
+    return make(numbers[chosen], times[chosen], random)
+
+
+def _is_of(name: Input, numbers: np.ndarray) -> np.ndarray:
+    """Which of Nexmark's events are of an input."""
+    place = numbers % _CYCLE
+    match name:
+        case "persons":
+            return place == 0
+        case "auctions":
+            return (place > 0) & (place < _FIRST_BID)
+        case _:
+            return place >= _FIRST_BID
+
+
+def _persons(numbers: np.ndarray, times: np.ndarray, random: np.random.Generator) -> pl.DataFrame:
+    ids = pl.Series("id", numbers // _CYCLE)
+    cities = np.array(_CITIES, dtype=object)[random.integers(0, len(_CITIES), len(numbers))]
+    return pl.DataFrame({"id": ids, "dateTime": times, "city": cities}, schema_overrides={"city": pl.String}).select(
+        "id",
+        pl.format("person {}", "id").alias("name"),
+        pl.format("{}@example.com", "id").alias("emailAddress"),
+        "city",
+        "dateTime",
+    )
+
+
+def _auctions(numbers: np.ndarray, times: np.ndarray, random: np.random.Generator) -> pl.DataFrame:
+    """Three quarters are of the hottest seller of the moment."""
+    size = len(numbers)
+    last_person = numbers // _CYCLE
+    seller = np.where(
+        random.random(size) < 0.75,
+        last_person // 100 * 100,
+        np.maximum(last_person - random.integers(0, _ACTIVE_BIDDERS, size), 0),
+    )
+    return pl.DataFrame(
+        {
+            "id": last_person * _AUCTIONS + numbers % _CYCLE - 1,
+            "seller": seller,
+            "category": random.integers(0, 5, size),
+            "initialBid": np.round(10 ** (random.random(size) * 6)).astype(np.int64),
+            "dateTime": times,
+        }
+    ).with_columns(pl.format("item {}", "id").alias("itemName"))
 
 
 def _bids(numbers: np.ndarray, times: np.ndarray, random: np.random.Generator) -> pl.DataFrame:
     """Half of the bids go to the hottest auction of the moment, three quarters come from the hottest bidder."""
-    bids = _is_bid(numbers)
-    numbers, times = numbers[bids], times[bids]
     size = len(numbers)
     last_auction, last_person = numbers // _CYCLE * _AUCTIONS, numbers // _CYCLE
     auction = np.where(

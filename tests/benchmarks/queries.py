@@ -26,6 +26,8 @@ LINES_SCHEMA = {
 class Query:
     """`keys` identify a row of the answer, which an update may replace; a query without keys has one row.
 
+    `ask` takes the `input`, and the one `beside` it if there is one, from which a batch reads as many files.
+
     `to` is where the answer goes: into files, or as rows to the program. `limit` is the fastest way known to ask plain
     Polars, where that is not `ask`. Rows are final once the watermark has reached the column `closes[0]` plus
     `closes[1]`: others are left out of the answers that are compared. `compared` are columns of the answer; an engine
@@ -34,14 +36,20 @@ class Query:
 
     name: str
     input: Input
-    ask: Callable[[Any], Any]
+    ask: Callable[..., Any]
     mode: Literal["append", "update"]
     to: Literal["files", "rows"] = "rows"
     keys: tuple[str, ...] = ()
     watermark: str | None = None
-    limit: Callable[[pl.LazyFrame], pl.LazyFrame] | None = None
+    limit: Callable[..., pl.LazyFrame] | None = None
     closes: tuple[str, timedelta] | None = None
     compared: tuple[str, ...] | None = None
+    beside: Input | None = None
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What it reads."""
+        return (self.input,) if self.beside is None else (self.input, self.beside)
 
     @property
     def remembers(self) -> bool:
@@ -90,6 +98,13 @@ def _q5_limit(bids: pl.LazyFrame) -> pl.LazyFrame:
     return pl.concat(windows).group_by("auction", "dateTime").agg(pl.col("bids").sum())
 
 
+def _q8(persons: Any, auctions: Any) -> Any:
+    """Who opened an auction in the ten seconds in which he came?"""
+    window = pl.col("dateTime").dt.truncate("10s").alias("window")
+    opened = auctions.select("seller", window, pl.col("id").alias("auction"), "initialBid")
+    return persons.select("id", window).join(opened, left_on=["id", "window"], right_on=["seller", "window"])
+
+
 def _dedup(bids: ub.FrameT) -> ub.FrameT:
     return bids.unique(["auction", "bidder"])
 
@@ -121,7 +136,6 @@ def _lines(bids: ub.FrameT) -> ub.FrameT:
     return bids.group_by("bidder").agg(pl.len().alias("bids"))
 
 
-# q8 joins this list with the joins of two streams.
 QUERIES = (
     Query("q1", "bids", _q1, "append", "files"),
     Query("q2", "bids", _q2, "append", "files"),
@@ -137,6 +151,7 @@ QUERIES = (
         limit=_q5_limit,
         closes=("dateTime", timedelta(seconds=10)),
     ),
+    Query("q8", "persons", _q8, "append", keys=("auction",), watermark="dateTime", beside="auctions"),
     Query(
         "dedup",
         "bids",
@@ -171,16 +186,19 @@ def named(names: Sequence[str]) -> tuple[Query, ...]:
     return tuple(known[name] for name in names) or QUERIES
 
 
-def scan(query: Query, events: Events) -> pl.LazyFrame:
-    """The input as a bounded table."""
-    path = events.path(query.input)
-    return pl.scan_ndjson(path, schema=LINES_SCHEMA) if query.input == "lines" else pl.scan_parquet(path)
-
-
-def scan_unbounded(query: Query, events: Events, files: int) -> ub.StreamFrame:
-    """The input as an unbounded table, of which a batch reads so many files."""
-    path = events.path(query.input)
-    watermark = (query.watermark, DELAY) if query.watermark is not None else None
+def scan(query: Query, events: Events) -> list[pl.LazyFrame]:
+    """What a query reads, as bounded tables."""
+    paths = map(events.path, query.inputs)
     if query.input == "lines":
-        return ub.scan_ndjson(path, schema=LINES_SCHEMA, max_files_per_trigger=files, max_bytes_per_trigger=None)
-    return ub.scan_parquet(path, watermark=watermark, max_files_per_trigger=files, max_bytes_per_trigger=None)
+        return [pl.scan_ndjson(path, schema=LINES_SCHEMA) for path in paths]
+    return [pl.scan_parquet(path) for path in paths]
+
+
+def scan_unbounded(query: Query, events: Events, files: int) -> list[ub.StreamFrame]:
+    """What a query reads, as unbounded tables, of each of which a batch reads so many files."""
+    paths = map(events.path, query.inputs)
+    watermark = (query.watermark, DELAY) if query.watermark is not None else None
+    limits = {"max_files_per_trigger": files, "max_bytes_per_trigger": None}
+    if query.input == "lines":
+        return [ub.scan_ndjson(path, schema=LINES_SCHEMA, **limits) for path in paths]
+    return [ub.scan_parquet(path, watermark=watermark, **limits) for path in paths]

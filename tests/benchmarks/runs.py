@@ -67,7 +67,7 @@ def measured(
 def limit_run(query: Query, events: Events, folder: Path) -> Run:
     """Plain Polars over all files at once, in the streaming engine. The limit."""
     begin = perf_counter()
-    asked: pl.LazyFrame = (query.limit or query.ask)(scan(query, events))
+    asked: pl.LazyFrame = (query.limit or query.ask)(*scan(query, events))
     if query.to == "files":
         asked.sink_parquet(folder / "out.parquet", engine="streaming")
         rows = pl.scan_parquet(folder / "out.parquet")
@@ -88,7 +88,7 @@ def unbounded_run(query: Query, events: Events, folder: Path, *, files: int, sta
     changes: list[pl.DataFrame] = []
     checkpoint, out = folder / "checkpoint", folder / "out"
     begin = perf_counter()
-    frame: ub.StreamFrame = query.ask(scan_unbounded(query, events, files))
+    frame: ub.StreamFrame = query.ask(*scan_unbounded(query, events, files))
     if query.to == "files":
         frame.sink_parquet(out, checkpoint=checkpoint, trigger=ub.available_now(), state=state)
         rows = pl.scan_parquet(out)

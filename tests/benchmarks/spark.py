@@ -18,7 +18,7 @@ from typing import Any, Literal
 import polars as pl
 
 from tests.benchmarks.answers import MODULUS, Answer, answer_of, weight_of
-from tests.benchmarks.events import Events, campaigns
+from tests.benchmarks.events import Events, Input, campaigns
 from tests.benchmarks.processes import peak_memory
 from tests.benchmarks.queries import Query, named
 from tests.benchmarks.runs import BATCHES, Run, size_of
@@ -30,8 +30,10 @@ STORES: tuple[Store, ...] = ("HDFSBacked", "RocksDB")
 
 _PROVIDERS = "org.apache.spark.sql.execution.streaming.state"
 _DELAY = "10 seconds"
-_SCHEMAS = {
+_SCHEMAS: Mapping[Input, str] = {
     "bids": "auction LONG, bidder LONG, price LONG, channel STRING, url STRING, dateTime TIMESTAMP, extra STRING",
+    "auctions": "id LONG, seller LONG, category LONG, initialBid LONG, dateTime TIMESTAMP, itemName STRING",
+    "persons": "id LONG, name STRING, emailAddress STRING, city STRING, dateTime TIMESTAMP",
     "views": "ad_id LONG, event_type STRING, event_time TIMESTAMP",
     "lines": "auction LONG, bidder LONG, price LONG, channel STRING, url STRING, dateTime STRING, extra STRING",
 }
@@ -88,15 +90,7 @@ def spark_run(query: Query, events: Events, folder: Path, store: Store) -> Run:
     provider = f"{store}StateStoreProvider" if store == "HDFSBacked" else "RocksDBStateStoreProvider"
     _session.conf.set("spark.sql.streaming.stateStore.providerClass", f"{_PROVIDERS}.{provider}")
     begin = perf_counter()
-    rows = (
-        _session.readStream.schema(_SCHEMAS[query.input])
-        .option("maxFilesPerTrigger", events.per_batch(query.input, BATCHES))
-        .format("json" if query.input == "lines" else "parquet")
-        .load(str(events.path(query.input)))
-    )
-    if query.watermark is not None:
-        rows = rows.withWatermark(query.watermark, _DELAY)
-    asked = _ASKED[query.name](rows)
+    asked = _ASKED[query.name](*(_read(query, name, events) for name in query.inputs))
     begun = _written(query, asked, folder).trigger(availableNow=True).start()
     begun.awaitTermination()
     seconds = perf_counter() - begin
@@ -109,6 +103,16 @@ def spark_run(query: Query, events: Events, folder: Path, store: Store) -> Run:
     )
     shutil.rmtree(folder)
     return found
+
+
+def _read(query: Query, name: Input, events: Events) -> Any:
+    rows = (
+        _session.readStream.schema(_SCHEMAS[name])
+        .option("maxFilesPerTrigger", events.per_batch(name, BATCHES))
+        .format("json" if name == "lines" else "parquet")
+        .load(str(events.path(name)))
+    )
+    return rows if query.watermark is None else rows.withWatermark(query.watermark, _DELAY)
 
 
 def _written(query: Query, asked: Any, folder: Path) -> Any:
@@ -187,6 +191,16 @@ def _q5(bids: Any) -> Any:
     )
 
 
+def _q8(persons: Any, auctions: Any) -> Any:
+    functions = importlib.import_module("pyspark.sql.functions")
+    window = functions.window("dateTime", "10 seconds")
+    came = persons.select("id", window.alias("came"))
+    opened = auctions.select("seller", functions.col("id").alias("auction"), "initialBid", window.alias("opened"))
+    return came.join(opened, functions.expr("id = seller AND came = opened")).selectExpr(
+        "id", "came.start AS window", "auction", "initialBid"
+    )
+
+
 def _dedup(bids: Any) -> Any:
     return bids.dropDuplicates(["auction", "bidder"])
 
@@ -214,6 +228,7 @@ _ASKED: Mapping[str, Callable[[Any], Any]] = {
     "ysb": _ysb,
     "group": _group,
     "q5": _q5,
+    "q8": _q8,
     "dedup": _dedup,
     "session": _by_session,
     "global": _global,

@@ -53,7 +53,7 @@ def measure_queries(
                     rmtree(place, ignore_errors=True)
     for query in queries:
         _compare(query, [(engine, run.answer) for engine, each in runs[query.name].items() for run in each])
-        results.rows[query.name] = events.rows[query.input]
+        results.rows[query.name] = sum(events.rows[name] for name in query.inputs)
         results.engines[query.name] = {engine: _summed_up(each) for engine, each in runs[query.name].items()}
 
 
