@@ -69,6 +69,11 @@ EXPLAINED: dict[str, tuple[Callable[[], ub.StreamFrame], Any, str]] = {
     "a refused mode": (lambda: frame().group_by("k").len(), "append", r"refused in append mode: .*never close"),
     "distinct values": (lambda: frame().unique("k"), None, r"grows with the distinct values.*for ever"),
     "late, though kept for ever": (lambda: marked().unique("k"), None, r"late:    rows whose 't'"),
+    "late, and kept for the delay": (
+        lambda: marked().unique_within_watermark("k"),
+        None,
+        r"unique within the watermark by 'k'.*bounded.*reaches 't' of the first row, plus 3600 s.*unique\(\) of",
+    ),
     "values": (
         lambda: frame().group_by("k").agg(pl.col("v").median(), pl.col("v").alias("all")),
         "update",
@@ -165,6 +170,7 @@ def test_state_without_a_bound_warns_at_the_start_and_says_what_would_bound_it(c
 
 BOUNDED: dict[str, tuple[Callable[[], ub.StreamFrame], Any]] = {
     "unique by time": (lambda: marked().unique(["k", "t"]), "append"),
+    "unique within the watermark": (lambda: marked().unique_within_watermark("k"), "append"),
     "windows": (lambda: marked().group_by_dynamic("t", every="1h").agg(pl.len()), "append"),
     "sessions": (lambda: marked().group_by_session("t", gap="1h").agg(pl.col("v").median()), "update"),
     "groups by a name": (lambda: frame().group_by("k").len(), "update"),

@@ -211,6 +211,14 @@ WRITTEN: dict[str, Case] = {
     "unique of expressions": (lambda: frame().unique(pl.col("v") + 1), r"names of columns.*with_columns"),
     "unique of no twins": (lambda: frame().unique("k", keep="none"), r"twin in any later batch.*n=pl.len\(\)"),
     "unique of a typo": (lambda: frame().unique("k", keep="frist"), r"'frist'.*\"first\""),
+    "unique within no watermark": (
+        lambda: frame().unique_within_watermark("k"),
+        r"unique_within_watermark\('k'\) remembers.*with_watermark, 't', \"10m\".*or write unique\(",
+    ),
+    "unique within a watermark, of expressions": (
+        lambda: frame().with_watermark("t", "1h").unique_within_watermark(pl.col("v") + 1),
+        r"unique_within_watermark\(subset=.*names of columns.*with_columns",
+    ),
     "a negative length": (lambda: frame().slice(0, -1), r"cannot be negative"),
     "a negative index": (lambda: frame().with_row_index(offset=-1), r"cannot be negative"),
     "every zeroth row": (lambda: frame().gather_every(0), r"must be positive"),

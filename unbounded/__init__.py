@@ -57,7 +57,7 @@ from unbounded.spark.reading import DataStreamReader, read_stream
 from unbounded.spark.writing import DataStreamWriter
 from unbounded.state.homes import StateOptions, files_state, postgresql_state, sqlite_state
 from unbounded.trigger import Trigger, available_now, once, processing_time
-from unbounded.unified import FrameT, concat, group_by_session, with_watermark
+from unbounded.unified import FrameT, concat, group_by_session, unique_within_watermark, with_watermark
 
 readStream = read_stream
 
@@ -124,6 +124,7 @@ __all__ = [
     "scan_rate",
     "sqlite_state",
     "streams",
+    "unique_within_watermark",
     "verify",
     "with_watermark",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
@@ -401,3 +401,7 @@ class StreamNamespace:
     ) -> StreamFrame:
         """See `StreamFrame.join_where`."""
         return self._frame.join_where(other, *predicates, how=how, suffix=suffix)
+
+    def unique_within_watermark(self, subset: IntoExpr | Collection[IntoExpr] | None = None) -> StreamFrame:
+        """See `ub.unique_within_watermark`."""
+        return self._frame.unique_within_watermark(subset)

@@ -272,11 +272,15 @@ class Aggregate(Node):
 
 @dataclass(frozen=True, eq=False)
 class Unique(Node):
-    """The first row of each value of `subset`; any row of them unless `first`."""
+    """The first row of each value of `subset`; any row of them unless `first`.
+
+    With `within`, a value is forgotten so many milliseconds of event time after its first row, and may then come again.
+    """
 
     input: Node
     subset: tuple[str, ...]
     first: bool
+    within: int | None = None
 
     @property
     def inputs(self) -> tuple[Node, ...]:

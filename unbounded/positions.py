@@ -11,7 +11,7 @@ from polars._typing import IntoExpr
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import expand, passes
 from unbounded.lineage import clocks
-from unbounded.plan import Aggregate, Concat, InOrder, Keep, Node, Positioned, Step, Unique, Whole
+from unbounded.plan import Aggregate, Concat, InOrder, Keep, Node, Positioned, Step, Unique, Watermark, Whole, walk
 
 __all__ = ["Positional"]
 
@@ -114,12 +114,7 @@ class Positional:
         a `group_by(subset)` of the last values, for update and complete mode. Every value is remembered until a
         watermark reaches the time in `subset`, and for ever where there is none. Rows behind a watermark are late.
         """
-        found = expand(self._plan.schema, [pl.all() if subset is None else subset], {})
-        names = tuple(name for one in found if (name := passes(one)) is not None)
-        if len(names) < len(found) or not names:
-            raise PlanError(
-                f"unique(subset={subset!r}): write the names of columns; compute an expression in with_columns first"
-            )
+        names = self._names("unique", subset)
         if keep == "none":
             raise UnsupportedOperationError(
                 'unique(keep="none")',
@@ -135,6 +130,30 @@ class Positional:
             return self._around(Unique(self._plan, names, first=keep == "first" or maintain_order))
         lasts = Aggregate(self._plan, tuple(map(pl.col, names)), tuple(pl.col(name).last() for name in others))
         return self._around(Step(lasts, "select", tuple(pl.col(name) for name in schema)))
+
+    def unique_within_watermark(self, subset: IntoExpr | Collection[IntoExpr] | None = None) -> Self:
+        """The first row to arrive of each value of `subset`, remembered for the delay; `ub.unique_within_watermark`."""
+        names = self._names("unique_within_watermark", subset)
+        marks = [node.delay for node in walk(self._plan) if isinstance(node, Watermark)]
+        if not clocks(self._plan):
+            columns = [name for name, dtype in self._plan.schema.items() if dtype.is_temporal()]
+            time = next(iter(columns), "time")
+            raise PlanError(
+                f"unique_within_watermark({', '.join(map(repr, names))}) remembers a value for a watermark's delay, "
+                f"and no column of the frame has a watermark. Declare one before, .pipe(ub.with_watermark, {time!r}, "
+                '"10m"), and keep the column; or write unique(...), which remembers for ever'
+            )
+        return self._around(Unique(self._plan, names, first=True, within=max(marks)))
+
+    def _names(self, verb: str, subset: IntoExpr | Collection[IntoExpr] | None) -> tuple[str, ...]:
+        """The columns that a subset names, all of them by default."""
+        found = expand(self._plan.schema, [pl.all() if subset is None else subset], {})
+        names = tuple(name for one in found if (name := passes(one)) is not None)
+        if len(names) < len(found) or not names:
+            raise PlanError(
+                f"{verb}(subset={subset!r}): write the names of columns; compute an expression in with_columns first"
+            )
+        return names
 
     def merge_sorted(self, other: Self, key: str | Sequence[str], *, maintain_order: bool = False) -> Self:
         """The rows of two streams in the order of `key`, whose first column is event time with a watermark in both.

@@ -60,7 +60,11 @@ class SourceProgress(Record):
 
 @dataclass(frozen=True)
 class OperatorProgress(Record):
-    """What one stateful operator remembers after a batch, and what it left out."""
+    """What one stateful operator remembers after a batch, and what it left out.
+
+    Rows without event time were left out by windows and by what waits for the watermark; `unique` lets them pass, and
+    remembers them for ever.
+    """
 
     operator_name: str
     num_rows_total: int

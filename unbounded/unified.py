@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import timedelta
 from itertools import count
 from typing import Any, Literal, TypeVar, get_args, overload
@@ -19,7 +19,14 @@ from unbounded.pairing import paired_where
 from unbounded.plan import Concat, Node, Scan, Static, evaluate, walk
 from unbounded.sources.bounded import BoundedSource
 
-__all__ = ["BoundedNamespace", "FrameT", "concat", "group_by_session", "with_watermark"]
+__all__ = [
+    "BoundedNamespace",
+    "FrameT",
+    "concat",
+    "group_by_session",
+    "unique_within_watermark",
+    "with_watermark",
+]
 
 FrameT = TypeVar("FrameT", pl.LazyFrame, StreamFrame)
 """A frame of either kind: what a function takes and gives that serves batch and stream."""
@@ -82,6 +89,23 @@ def group_by_session(
 
 def _over_bounded(node: Node) -> pl.LazyFrame:
     return evaluate(node, {})
+
+
+def unique_within_watermark(frame: FrameT, subset: IntoExpr | Collection[IntoExpr] | None = None) -> FrameT:
+    """The first row of each value of the columns `subset` (by default of all), for sources that repeat themselves.
+
+    A value is remembered for the delay of the watermark: until the watermark reaches the event time of its first row
+    plus the delay. Repeated rows do not prolong that. So state stays small, also where `subset` has no time in it, and
+    the answer is that of `unique(subset, keep="first")` over all rows wherever rows that repeat come within the delay
+    of the first. Rows behind the watermark are late. A row without a time is forgotten with its batch. With several
+    watermarks below, the longest delay counts.
+
+    On a bounded frame it means `unique(subset, keep="first", maintain_order=True)`. PlanError for a stream in which no
+    column has a watermark.
+    """
+    if isinstance(frame, StreamFrame):
+        return frame.unique_within_watermark(subset)
+    return frame.unique(subset, keep="first", maintain_order=True)
 
 
 # An empty list could be of any kind, says mypy; Polars refuses it.
@@ -160,3 +184,7 @@ class BoundedNamespace:
     ) -> pl.LazyFrame:
         """`pl.LazyFrame.join_where`, and also right, full, semi and anti; see `StreamFrame.join_where`."""
         return paired_where(Static(self._frame), Static(other), predicates, how, suffix).apply(self._frame, other)
+
+    def unique_within_watermark(self, subset: IntoExpr | Collection[IntoExpr] | None = None) -> pl.LazyFrame:
+        """See `ub.unique_within_watermark`."""
+        return unique_within_watermark(self._frame, subset)

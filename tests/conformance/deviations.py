@@ -371,6 +371,5 @@ DEVIATIONS: Final = (
 
 NOT_BUILT: Final[dict[str, Cases]] = {
     "keyed functions": _uses("stateful"),
-    "unique_within_watermark": _uses("dedup_within_watermark"),
 }
 """What the engine refuses today as not built yet, and the cases that need it; a case that runs fails here."""

@@ -68,7 +68,9 @@ def _title(node: Node) -> str:
             options = (f"{name}={_shown(value)}" for name, value in node.options.items() if value is not None)
             return f"{node.verb} {', '.join(options)}".rstrip()
         case Unique():
-            return f"unique by {', '.join(map(repr, node.subset))}"
+            return (
+                f"unique{'' if node.within is None else ' within the watermark'} by {', '.join(map(repr, node.subset))}"
+            )
         case InOrder():
             return f"merge_sorted by {', '.join(map(repr, node.keys))}"
         case Lookup():

@@ -147,7 +147,7 @@ def _of_versions(node: Node) -> str | None:
 def _called(node: Unique | Positioned | InOrder) -> str:
     match node:
         case Unique():
-            return "unique"
+            return "unique" if node.within is None else "unique_within_watermark"
         case InOrder():
             return "merge_sorted"
         case Positioned():

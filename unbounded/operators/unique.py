@@ -10,7 +10,7 @@ import polars as pl
 from unbounded.lineage import clocks
 from unbounded.operators import Batch, Change, closing_instant
 from unbounded.operators.answer import Answer
-from unbounded.plan import Unique
+from unbounded.plan import Aggregate, Unique, walk
 from unbounded.state import Table, TableSpec
 
 __all__ = ["UniqueOperator"]
@@ -25,9 +25,12 @@ class UniqueOperator:
         self.id, self._node = id, node
         self._schema = node.schema
         below = clocks(node.input)
-        self._closing = {name: below[name] for name in node.subset if name in below}
+        timed = below if node.within is not None else {name: below[name] for name in node.subset if name in below}
+        self._closing = timed
         # A row that is late is dropped also where its time does not tell rows apart, as in Spark.
         self._clocks = self._closing or below
+        # Groups come out in no order. In that of their times, which come out together does not matter.
+        self._in_time_order = node.within is not None and any(isinstance(one, Aggregate) for one in walk(node.input))
         expiry = {_EXPIRY: pl.Int64()} if self._closing else {}
         self._seen = TableSpec(
             key=pl.Schema({name: self._schema[name] for name in node.subset}),
@@ -62,20 +65,30 @@ class UniqueOperator:
         return Answer("seen", tuple(map(pl.col, self._seen.key)))
 
     def pinned(self) -> Mapping[str, Any]:
-        return {"kind": "unique", "keys": {name: str(dtype) for name, dtype in self._seen.key.items()}}
+        kind = "unique" if self._node.within is None else "unique within watermark"
+        return {"kind": kind, "keys": {name: str(dtype) for name, dtype in self._seen.key.items()}}
 
     def prepare(self, rows: pl.LazyFrame, tables: Mapping[str, Table], batch: Batch) -> pl.LazyFrame:
         """All rows. Measured: which are the first of their value takes Polars half as long once they are there."""
         late = pl.lit(value=False)
         if self._clocks and batch.late is not None:
             late = (closing_instant(self._clocks, self._schema) <= batch.late).fill_null(value=False)
-        return rows.with_columns(late.alias(_LATE))
+        rows = rows.with_columns(late.alias(_LATE))
+        if self._in_time_order:
+            rows = rows.sort(closing_instant(self._clocks, self._schema), nulls_last=True, maintain_order=True)
+        return rows
 
     def step(self, rows: pl.DataFrame, tables: Mapping[str, Table], batch: Batch) -> Change:
         in_time = rows.filter(~rows[_LATE]) if rows[_LATE].any() else rows
-        expiry = [closing_instant(self._closing, self._schema).alias(_EXPIRY)] if self._closing else []
+        expiry = []
+        if self._closing:
+            expiry = [(closing_instant(self._closing, self._schema) + (self._node.within or 0)).alias(_EXPIRY)]
         seen = in_time.select(*self._seen.key, *expiry).with_row_index(_PLACE).unique([*self._seen.key], keep="first")
         new = tables["seen"].insert(seen.select(*self._seen.key, *self._seen.values, _PLACE))
+        timeless = new.filter(pl.col(_EXPIRY).is_null()) if self._closing else new.clear()
+        if self._node.within is not None and timeless.height:
+            # No time says how long to remember them. As in Spark, that is not at all.
+            tables["seen"].remove(timeless.select(*self._seen.key))
         gone = 0
         if self._closing and batch.watermark is not None:
             gone = tables["seen"].expire(batch.watermark).height
@@ -85,15 +98,25 @@ class UniqueOperator:
             updated=new.height,
             evicted=gone,
             late=rows.height - in_time.height,
+            without_time=timeless.height,
         )
 
     def explain(self) -> Mapping[str, str]:
-        times = ", ".join(map(repr, self._clocks))
+        times, within = " or ".join(map(repr, self._clocks)), self._node.within
+        kept = "for ever"
+        if within is not None:
+            kept = (
+                f"until the watermark reaches {times} of the first row, plus {within / 1000:g} s; not where it is null"
+            )
+        elif self._closing:
+            kept = f"until the watermark reaches {times}; where it is null, for ever"
         lines = {
             "state": "bounded by the watermark" if self._closing else "grows with the distinct values",
             "key": ", ".join(map(repr, self._node.subset)),
-            "kept": f"until the watermark reaches {times}; where it is null, for ever" if self._closing else "for ever",
+            "kept": kept,
         }
+        if within is not None:
+            lines["means"] = f"unique() of all rows, where repeated ones come within {within / 1000:g} s of the first"
         if self._clocks:
             lines["late"] = f"rows whose {times} the watermark of the batch before had reached"
         return lines

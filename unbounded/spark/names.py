@@ -14,7 +14,7 @@ __all__ = ["LINES_OF_FRAMES", "LINES_OF_GROUPS", "NOTHING_LIKE_IT", "NamesOfFram
 _SNAPSHOT: Final = "frame.snapshot().collect()"
 _CONCAT: Final = "ub.concat([frame, other])"
 _UNIQUE: Final = "frame.unique(['k'])"
-_UNIQUE_TIMED: Final = "frame.with_watermark('time', '10m').unique(['k', 'time'])"
+_UNIQUE_TIMED: Final = "frame.with_watermark('time', '10m').unique_within_watermark(['k'])"
 
 LINES_OF_FRAMES: Final[Mapping[str, str]] = {
     "agg": "frame.select(pl.len(), pl.col('v').sum())",

@@ -33,7 +33,7 @@ from unbounded.testing.story import Taken
 
 __all__ = ["Truth", "truth"]
 
-_ROW = "__row__"
+_ROW, _EXPIRY, _NEW = "__row__", "__expiry__", "__new__"
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,17 @@ class _Reading:
         self.mark: int | None = None
         self._ended: dict[Node, list[pl.DataFrame]] = {}  # rows of sessions that take no more, by batch
         self._seen: dict[str, int] = {}
+        self._known: dict[Node, pl.DataFrame] = {}  # values of each unique_within_watermark
         watches = [node for node in walk(plan) if isinstance(node, Watermark)]
         # What is whole from the start would hold the watermark back for ever.
         self._watches = [watch for watch in watches if not is_bounded(watch)] or watches
+        # What forgets cannot be read from all rows at once, so everything below it is told batch by batch.
+        self._told = {below for node in walk(plan) if _forgets(node) for below in walk(node)}
         self._taken: dict[Node, list[pl.DataFrame]] = {
             node: []
             for node in walk(plan)
             if isinstance(node, Concat | Positioned | Aggregate | Unique | InOrder)
-            and not any(_judges(one) for below in node.inputs for one in walk(below))
+            and (node in self._told or not any(_judges(one) for below in node.inputs for one in walk(below)))
         }
         # Of a join each side is read on its own.
         self._sides: dict[StreamJoin, dict[Side, list[pl.DataFrame]]] = {
@@ -96,6 +99,9 @@ class _Reading:
             match node:
                 case Concat():  # branches meet batch by batch, which those who look at the order of rows can tell
                     taken.append(evaluate(node, tables, here).collect(engine="in-memory"))
+                case Unique(within=int(within)):
+                    late += self._judge(node, limit, evaluate(node.input, tables, here))
+                    here[node] = self._first_ones(node, within).lazy()
                 case Positioned() | Unique():  # they let rows pass at once, as those of earlier batches say
                     before = self._answer(node).collect().height if taken else 0
                     late += self._judge(node, limit, evaluate(node.input, tables, here))
@@ -110,6 +116,8 @@ class _Reading:
                 is_late = _is_late(_closing_times_of_side(join, side, given), limit)
                 sides[side].append(given.filter(~is_late))
                 late += int(is_late.sum())
+                    if node in self._told:
+                        here[node] = self._closed(node, limit)
         for watch in self._watches:
             self._see(watch, evaluate(watch.input, tables, here))
         return late
@@ -127,17 +135,7 @@ class _Reading:
             self._close(node)
         return int(is_late.sum())
 
-    def _close(self, node: Sessions) -> None:
-        """Put the rows of sessions that have ended aside: one that would have joined them later begins another."""
-        closes = closing(node)
-        if self.mark is None or not closes or self._mode == "complete":
-            return
-        rows = pl.concat(self._taken[node], rechunk=True).with_row_index(_ROW)
-        told = replace(node, aggregates=(pl.col(_ROW).implode(),), boundaries=True)
-        sessions = told.apply(rows.lazy()).rename({BOUNDARIES[1]: END}).collect(engine="in-memory")
-        over = sessions.filter(closing_instant(closes, sessions.schema) <= self.mark).select(pl.col(_ROW).explode())
-        self._ended.setdefault(node, []).append(rows.join(over, on=_ROW, how="semi").drop(_ROW))
-        self._taken[node] = [rows.join(over, on=_ROW, how="anti").drop(_ROW)]
+_ROW, _EXPIRY, _NEW = "__row__", "__expiry__", "__new__"
 
     def _see(self, watch: Watermark, rows: pl.LazyFrame) -> None:
         time = at_most_milliseconds(pl.col(watch.column).max(), watch.schema[watch.column])
@@ -161,6 +159,7 @@ class _Reading:
             return rows
         ended = (one.rechunk().lazy() for one in self._ended.get(node, ()))
         return pl.concat([*map(node.apply, ended), node.apply(rows)])
+        return rows if isinstance(node, Concat) or _forgets(node) else node.apply(rows)
 
     def known(self, everything: Mapping[str, pl.LazyFrame]) -> dict[Node, pl.LazyFrame]:
         """The rows of the nodes that were read, over all batches, which gave `everything`."""
@@ -185,6 +184,10 @@ def _is_late(closes: pl.Series, limit: int | None) -> pl.Series:
     return (closes <= limit).fill_null(value=False)
 
 
+def _forgets(node: Node) -> bool:
+    return isinstance(node, Unique) and node.within is not None
+
+
 def _judges(node: Node) -> bool:
     """Whether what comes out of a node is in time for whatever stands above."""
     return isinstance(node, Aggregate | InOrder | StreamJoin) or (isinstance(node, Unique) and bool(clocks(node.input)))
@@ -205,7 +208,8 @@ def _closing_times(node: Node, mode: Mode, rows: pl.DataFrame) -> pl.Series:
             keys = rows.select(node.keys)
         case Unique():
             below = clocks(node.input)
-            found = {name: below[name] for name in node.subset if name in below} or below
+            timed = {name: below[name] for name in node.subset if name in below}
+            found = below if node.within is not None else timed or below
         case InOrder():
             found = {node.keys[0]: clocks(node.input)[node.keys[0]]}
     if not found:
