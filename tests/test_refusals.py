@@ -292,6 +292,14 @@ WRITTEN: dict[str, Case] = {
         lambda: frame().sink("out/"),
         r"sink\('out/'\): a str is no sink.*sink_parquet\('out/', checkpoint=",
     ),
+    "the watermark of no column": (
+        lambda: frame().with_columns(ub.watermark()).sink_memory(),
+        r"ub\.watermark\(\) is how far.*no column of the query has a watermark.*with_watermark",
+    ),
+    "the watermark beside a Python function": (
+        lambda: frame().with_columns(pl.col("v").map_elements(abs, return_dtype=pl.Int64) + ub.watermark()),
+        r"ub\.watermark\(\) beside the Python function in .*watermark\(\).*two steps",
+    ),
     "windows without a watermark": (
         lambda: frame().group_by_dynamic("t", every="5m").agg(pl.len()).sink_memory(),
         r"windows of 't' never close.*ub\.with_watermark, 't', \"10m\"",

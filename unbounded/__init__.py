@@ -32,7 +32,7 @@ from unbounded.grouping import StreamGroupBy
 from unbounded.handle import StreamingQuery
 from unbounded.manager import StreamingQueryManager, streams
 from unbounded.moving import move_state
-from unbounded.now import current_timestamp
+from unbounded.now import current_timestamp, watermark
 from unbounded.partials.user_defined import aggregate
 from unbounded.progress import Listener, Progress, QueryStatus
 from unbounded.remembered import read_state, read_state_metadata
@@ -58,6 +58,7 @@ from unbounded.spark.writing import DataStreamWriter
 from unbounded.state.homes import StateOptions, files_state, postgresql_state, sqlite_state
 from unbounded.trigger import Trigger, available_now, once, processing_time
 from unbounded.unified import FrameT, concat, group_by_session, unique_within_watermark, with_watermark
+from unbounded.windows import window_time
 
 readStream = read_stream
 
@@ -126,6 +127,8 @@ __all__ = [
     "streams",
     "unique_within_watermark",
     "verify",
+    "watermark",
+    "window_time",
     "with_watermark",
 ]
 

@@ -18,7 +18,7 @@ import polars as pl
 from polars._typing import IntoExpr
 
 from unbounded.errors import PlanError, UnsupportedOperationError
-from unbounded.now import is_now, tells_time
+from unbounded.now import judged, named_now, tells_time, told
 from unbounded.trees import Tree, children, expression, kind, rewrite, tree_of, unaliased, with_children
 
 __all__ = [
@@ -57,8 +57,8 @@ def expand(
     for expr in map(_without_name_map, _parsed(exprs, named)):
         if tells_time(expr) and python_function(expr):
             raise UnsupportedOperationError(
-                f"ub.current_timestamp() beside the Python function in {expr}",
-                because="the time of a batch can only be put into an expression that can be read",
+                f"ub.current_timestamp() or ub.watermark() beside the Python function in {named_now(str(expr))}",
+                because="what a batch says can only be put into an expression that can be read",
                 instead="two steps: with_columns(...) with the function, then another one with the time",
             )
         if not expr.meta.has_multiple_outputs():
@@ -231,7 +231,7 @@ def why_not_rowwise(expr: pl.Expr, schema: Mapping[str, pl.DataType]) -> str | N
 
     `map_elements` is row-wise by contract, `map_batches` if it says is_elementwise=True.
     """
-    for one in map(_without_holidays, expand(schema, [expr], {}, unnamed=True)):
+    for one in map(_without_holidays, map(judged, expand(schema, [expr], {}, unnamed=True))):
         if not columns_of(one) <= schema.keys():  # a misspelt one: Polars' own words, before a column of ours is there
             pl.LazyFrame(schema=schema).select(one).collect_schema()
         read = columns_of(one) if columns_of(one) <= schema.keys() else schema.keys()
@@ -326,8 +326,8 @@ def canonical(expr: pl.Expr) -> str:
 def canonical_tree(tree: Tree) -> str:
     """`canonical` of a tree."""
     match tree:
-        case _ if is_now(tree):
-            return "current_timestamp()"
+        case _ if (call := told(tree)) is not None:
+            return call
         case {"Column": str(name)}:
             return f"col({json.dumps(name)})"
         case {"Literal": value}:
@@ -351,8 +351,8 @@ def _value(value: Tree) -> str:
     match value:
         case _Written():
             return value
-        case _ if is_now(value):
-            return "current_timestamp()"
+        case _ if (call := told(value)) is not None:
+            return call
         case dict() if len(value) == 1:
             ((name, body),) = value.items()
             return f"{_snake(name)}[{_value(body)}]"

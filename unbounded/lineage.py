@@ -31,7 +31,7 @@ from unbounded.plan import (
     walk,
 )
 from unbounded.sessions import BOUNDARIES, END, Sessions
-from unbounded.windows import LABEL, Window
+from unbounded.windows import LABEL, LAST, Window, last_instant_of
 
 __all__ = ["Clock", "clocks", "closing", "is_whole", "passing", "table_key", "window_of"]
 
@@ -48,8 +48,15 @@ class Clock:
     behind: int = 0
 
     @property
+    def is_instant(self) -> bool:
+        """Whether the column says when something was, and not when it began."""
+        return self.lasts in (None, LAST)
+
+    @property
     def after_aggregate(self) -> Clock:
         """The same column as a key of an aggregate's output: a row comes out when its group has closed."""
+        if self.lasts == LAST:
+            return self
         return Clock(None, self.behind + (longest_milliseconds(self.lasts) if self.lasts else 0))
 
 
@@ -104,7 +111,8 @@ def _(node: Step) -> dict[str, Clock]:
     if not below:
         return {}
     kept = {name: below[old] for name, old in passing(node).items() if old in below}
-    windows = {expr.meta.output_name(): window_of(expr, below) for expr in node.exprs if node.verb in _COMPUTING}
+    computed = node.exprs if node.verb in _COMPUTING else ()
+    windows = {expr.meta.output_name(): window_of(expr, below) for expr in computed}
     return kept | {name: clock for name, clock in windows.items() if clock is not None}
 
 
@@ -140,7 +148,7 @@ def _(node: Concat) -> dict[str, Clock]:
 def _(node: Window) -> dict[str, Clock]:
     below = clocks(node.input)
     clock = below.get(node.column)
-    if clock is None or clock.lasts is not None:
+    if clock is None or not clock.is_instant:
         return below
     starts, ends = Clock(node.period, clock.behind), Clock(None, clock.behind)
     found = {**below, LABEL: starts if node.label == "left" else ends}
@@ -183,9 +191,12 @@ def closing(node: Aggregate) -> dict[str, Clock]:
 
 
 def window_of(expr: pl.Expr, below: Mapping[str, Clock]) -> Clock | None:
-    """What an expression tells of event time that truncates it to windows; None for any other."""
+    """What an expression over event time says of it: the start of a window, or the last instant of one."""
+    if (end := last_instant_of(expr)) is not None:
+        clock = below.get(end)
+        return None if clock is None or clock.lasts is not None else Clock(LAST, clock.behind)
     found = truncated(expr)
-    if found is None or found[0] not in below or below[found[0]].lasts is not None:
+    if found is None or found[0] not in below or not below[found[0]].is_instant:
         return None
     return Clock(found[1], below[found[0]].behind)
 

@@ -13,7 +13,7 @@ import polars as pl
 
 from unbounded.checkpoint import Checkpoint, Commit
 from unbounded.errors import CheckpointError, PlanError, nearest
-from unbounded.operators import Tables
+from unbounded.operators import Batch, Tables
 from unbounded.operators.answer import Answer, schema_from, spec_from
 from unbounded.state import Home, Log, StateRef
 from unbounded.state.folders import folder_of
@@ -178,7 +178,9 @@ class Remembered:
             {own[name]: table for name, table in tables.items() if name in own},
             {own[name]: multimap for name, multimap in tables.multimaps.items() if name in own},
         )
-        return answer.over(tables.rows(answer.table), tables, datetime.fromisoformat(self.commit.intent.time))
+        intent = self.commit.intent
+        batch = Batch(intent.batch, datetime.fromisoformat(intent.time), intent.late, intent.watermark)
+        return answer.over(tables.rows(answer.table), tables, batch)
 
     def _chosen(self, asked: str | None) -> tuple[str, str]:
         """The operator that is asked for, and its table, or ""."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from math import gcd
-from typing import Literal, cast, get_args
+from typing import Final, Literal, cast, get_args
 
 import polars as pl
 
@@ -21,13 +21,26 @@ from unbounded.durations import (
     times,
 )
 from unbounded.errors import PlanError, UnsupportedOperationError
-from unbounded.expressions import passes
+from unbounded.expressions import passes, python_function
 from unbounded.plan import Node
+from unbounded.trees import tree_of, unaliased
 
-__all__ = ["LABEL", "NANOSECONDS_PER_TICK", "Closed", "Window", "windows_of"]
+__all__ = [
+    "LABEL",
+    "LAST",
+    "NANOSECONDS_PER_TICK",
+    "Closed",
+    "Window",
+    "last_instant_of",
+    "window_time",
+    "windows_of",
+]
 
 LABEL = "__window__"
 """The column in which `Window` puts a window's label, beside the user's own columns."""
+
+LAST: Final = "1us"
+"""How long before its end the last instant of a window lies, that `window_time` gives."""
 
 NANOSECONDS_PER_TICK = {"ns": 1, "us": 1_000, "ms": 1_000_000, "d": 86_400_000_000_000}
 """Of a Datetime by its unit, and of a Date, whose unit is the day."""
@@ -149,6 +162,41 @@ class Window(Node):
         above = time >= start if self.closed in ("left", "both") else time > start
         below = time <= end if self.closed in ("right", "both") else time < end
         return above & below
+
+
+def window_time(end: str | pl.Expr = "_upper_boundary") -> pl.Expr:
+    """The last instant of a window, one microsecond before its `end`: the event time of a row that is a window.
+
+    By it windows of windows are right and wait no longer than they must: a window that ends at 10:00 is in
+    [9:00, 10:00), and has come out when the watermark closes that. `end` is the column of
+    `group_by_dynamic(include_boundaries=True)`, or the index column with `label="right"`: Datetime, of any unit or zone
+    (cast Date before). The answer is `window_time: Datetime("us")` in that zone, and still event time where `end` is.
+
+    >>> import polars as pl, unbounded as ub
+    >>> from datetime import datetime
+    >>> pl.select(_upper_boundary=datetime(2026, 3, 1)).select(ub.window_time()).item()
+    datetime.datetime(2026, 2, 28, 23, 59, 59, 999999)
+    """
+    column = pl.col(end) if isinstance(end, str) else end
+    return column.dt.cast_time_unit("us").dt.offset_by(f"-{LAST}").alias("window_time")
+
+
+def last_instant_of(expr: pl.Expr) -> str | None:
+    """The column of which an expression is `window_time`, under any name; None for anything else."""
+    if python_function(expr):
+        return None
+    match unaliased(tree_of(expr)):
+        case {
+            "Function": {
+                "function": {"TemporalExpr": "OffsetBy"},
+                "input": [
+                    {"Function": {"function": {"TemporalExpr": {"CastTimeUnit": _}}, "input": [{"Column": str(end)}]}},
+                    {"Literal": {"Scalar": {"String": offset}}},
+                ],
+            }
+        } if offset == f"-{LAST}":
+            return end
+    return None
 
 
 def windows_of(

@@ -210,7 +210,8 @@ def translated(e: Json, schema: pl.Schema) -> pl.Expr:
         case ["field", operand, str(name)]:
             return translated(f"{operand}.{name}" if isinstance(operand, str) else operand, schema)
         case ["window_time", str(column)]:
-            return translated(f"{column}.end", schema) - MICROSECOND
+            end: pl.Expr = public("window_time")(f"{column}.end")
+            return end
         case ["ts_add" | "ts_sub" as name, time, text]:
             return _shifted(translated(time, schema), text, 1 if name == "ts_add" else -1)
         case ["concat", *parts]:

@@ -201,9 +201,7 @@ def _parts(name: str, e: Json, schema: pl.Schema) -> list[str]:
 
 def _windowed(frame: Frame, of: Window, by: list[pl.Expr], aggs: list[pl.Expr], taken: set[str]) -> Frame:
     """group_by_dynamic of a window; with its two bounds as columns."""
-    schema, index, closed = frame.collect_schema(), of.time, "left"
-    if call(index, "window_time"):  # the microsecond before the end of [a, b) is in the window that (a, b] ends in
-        index, closed = f"{index[1]}.end", "right"
+    schema, index = frame.collect_schema(), of.time
     if not isinstance(index, str) or index in taken or index not in schema:
         frame = frame.with_columns(translated(index, schema).alias("time of window"))
         index = "time of window"
@@ -213,7 +211,6 @@ def _windowed(frame: Frame, of: Window, by: list[pl.Expr], aggs: list[pl.Expr], 
         period=of.size,
         offset=of.offset,
         include_boundaries=True,
-        closed=closed,
         group_by=by or None,
     ).agg(aggs)
 

@@ -148,7 +148,7 @@ class AggregateOperator:
         return window.assign_slices(slices).group_by(list(self._key)).agg(*self._cut.merge, *beside)
 
     def _at(self, exprs: Sequence[pl.Expr], batch: Batch) -> Sequence[pl.Expr]:
-        return at(exprs, batch.time) if self._tells_time else exprs
+        return at(exprs, batch) if self._tells_time else exprs
 
     def step(self, rows: pl.DataFrame, tables: Tables, batch: Batch) -> Change:
         newest = rows[_SEEN].max() if self._seen is not None else None
@@ -160,7 +160,7 @@ class AggregateOperator:
         mark = batch.watermark if self._closes else None
         if self._sliding is not None:
             due, evicted = _due_slices(self._sliding, rows, table, mark)
-            answer, updated = self._answer.over(due, tables, batch.time, until=mark), rows.height
+            answer, updated = self._answer.over(due, tables, batch, until=mark), rows.height
         else:
             changed = table.merge(rows)
             gone = table.expire(mark) if mark is not None else changed.clear()
@@ -171,7 +171,7 @@ class AggregateOperator:
                     shown = changed
                 case "complete":
                     shown = table.scan()
-            answer, updated, evicted = self._answer.over(shown, tables, batch.time), changed.height, gone.height
+            answer, updated, evicted = self._answer.over(shown, tables, batch), changed.height, gone.height
         if mark is not None:
             for one in self._values:
                 one.expire(mark, tables)

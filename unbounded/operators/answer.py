@@ -18,8 +18,8 @@ import polars as pl
 
 from unbounded.errors import CorruptRecordError
 from unbounded.expressions import python_function
-from unbounded.now import at, tells_time
-from unbounded.operators import Tables
+from unbounded.now import Moment, at, tells_time
+from unbounded.operators import Batch, Tables
 from unbounded.operators.pieces import PieceValues
 from unbounded.operators.sliding import Sliding
 from unbounded.operators.values import ValueTables
@@ -31,7 +31,7 @@ from unbounded.windows import LABEL
 
 __all__ = ["Answer", "schema_from", "schema_text", "spec_from", "spec_record"]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # stands for the time of the batch in what is written down
+_FIRST = Batch(0, datetime(1970, 1, 1, tzinfo=UTC), None, None)  # stands for the batch in what is written down
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +53,8 @@ class Answer:
     sliding: Sliding | None = None
     merge: tuple[pl.Expr, ...] = ()
 
-    def over(self, shown: pl.DataFrame, tables: Tables, time: datetime, until: int | None = None) -> pl.LazyFrame:
-        """The answer of rows of the table in a batch of that time; of slices, `Sliding.windows` of them."""
+    def over(self, shown: pl.DataFrame, tables: Tables, moment: Moment, until: int | None = None) -> pl.LazyFrame:
+        """The answer of rows of the table in a batch of that moment; of slices, `Sliding.windows` of them."""
         for one in self.values:
             shown = one.listed(shown, tables)
         held = shown.lazy() if self.sliding is None else self.sliding.windows(shown, self.merge, until)
@@ -62,7 +62,7 @@ class Answer:
             held = held.sort(self.order)
         if self.opened:
             held = held.with_columns(self.opened)
-        found = held.select(at(self.columns, time) if self._tells_time else self.columns)
+        found = held.select(at(self.columns, moment) if self._tells_time else self.columns)
         return found.explode(self.rows) if self.rows else found
 
     @cached_property
@@ -165,7 +165,7 @@ def _written(expr: pl.Expr) -> str | None:
     """Polars' own bytes of an expression; None if there may be code in them."""
     if python_function(expr):
         return None
-    data = at(expr, _EPOCH).meta.serialize()
+    data = at(expr, _FIRST).meta.serialize()
     return base64.b64encode(data).decode() if _is_plain(parsed(data)) else None
 
 

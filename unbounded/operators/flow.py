@@ -196,7 +196,7 @@ class Flow:
     def run(self, batch: Batch, rows: Mapping[str, pl.LazyFrame], tables: Tables) -> Outcome:
         """Take one batch of every source through the plan."""
         self._bounded.refresh(batch.time)
-        self._dated = {_id_of(node): _at(node, batch.time) for node in self._timed}
+        self._dated = {_id_of(node): _at(node, batch) for node in self._timed}
         self._shares = False
         lazies: dict[int, pl.LazyFrame] = {}
         changes: dict[str, Change] = {}
@@ -408,6 +408,6 @@ def _taken_by(node: Node) -> Node:
     return below.input if isinstance(node, Aggregate) and isinstance(below, Window) else below
 
 
-def _at(node: Node, time: datetime) -> Node:
-    """The same node in a batch that was planned at `time`."""
-    return replace(node, **{name: at(value, time) for name, value in vars(node).items() if tells_time(value)})
+def _at(node: Node, batch: Batch) -> Node:
+    """The same node in a batch, which says what time it is."""
+    return replace(node, **{name: at(value, batch) for name, value in vars(node).items() if tells_time(value)})

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from unbounded.connectors import Covers, Located, Mode, PutsAside, Sink
 from unbounded.errors import PlanError
 from unbounded.lineage import closing, is_whole, passing, table_key
-from unbounded.now import tells_time
+from unbounded.now import asks_watermark, tells_time
 from unbounded.pairs import Side, StreamJoin
 from unbounded.plan import (
     Aggregate,
@@ -45,6 +45,11 @@ def reasons_against(plan: Node, mode: Mode) -> list[str]:
     nodes = list(walk(plan))
     changing = [node for node in nodes if isinstance(node, Aggregate | Keep)]
     reasons = [*_sources(nodes), *_watermarks(nodes)]
+    if any(asks_watermark(vars(node)) for node in nodes) and not any(isinstance(node, Watermark) for node in nodes):
+        reasons.append(
+            "ub.watermark() is how far event time has come, and no column of the query has a watermark, so it would be "
+            'null for ever. Declare one before it, e.g. .pipe(ub.with_watermark, "time", "10m")'
+        )
     if mode == "complete" and not changing:
         reasons.append(
             "complete mode writes the whole answer in every batch, and without an aggregate that is every row "

@@ -151,7 +151,7 @@ class SessionOperator:
                 shown = touched
             case "complete":
                 shown = sessions.scan()
-        answer = self._answer.over(shown, tables, batch.time)
+        answer = self._answer.over(shown, tables, batch)
         for one in self._values:
             one.forget(gone, tables)
         return Change(

@@ -51,7 +51,7 @@ def _column(leaf: Leaf, state: StateColumns, text: str, values: pl.Expr, kind: _
     if tells_time(leaf.whole):
         raise UnsupportedOperationError(
             f"{leaf.whole}",
-            because="the time of the batch cannot be put into an expression that makes a sketch",
+            because="what a batch says of time cannot be put into an expression that makes a sketch",
             instead="compute a column with with_columns(...) first, then aggregate that column",
         )
 
