@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -162,3 +162,34 @@ def test_sliding_windows_are_those_of_all_rows_and_count_each_row_without_time_o
     same_rows(story.answer(), expected, key=["k", "hour", "t"])
     without_time = [one.state_operators[0].num_rows_without_event_time for one in story.progress]
     assert sum(without_time) == everything["t"].null_count()
+
+
+@pytest.mark.parametrize(
+    ("zone", "noon"),
+    [
+        ("Africa/Cairo", datetime(2024, 4, 25, 12)),  # no midnight on the 26th
+        ("America/Havana", datetime(2024, 3, 9, 12)),
+        ("America/Havana", datetime(2024, 11, 2, 12)),  # midnight twice
+        ("Europe/Berlin", datetime(2024, 3, 30, 12)),
+    ],
+)
+@pytest.mark.parametrize("period", ["1d", "2d", "3d"])
+def test_days_hold_all_their_hours_where_the_clocks_change_at_midnight(zone: str, noon: datetime, period: str) -> None:
+    start = pl.Series([noon]).dt.replace_time_zone(zone)[0].astimezone(UTC)
+    hours = [start + timedelta(minutes=30 * i) for i in range(4 * 48)]
+    rows = pl.DataFrame({"t": hours}, {"t": pl.Datetime("us", "UTC")}).select(pl.col("t").dt.convert_time_zone(zone))
+
+    def pipeline(frame: Any) -> Any:
+        marked = frame.pipe(ub.with_watermark, "t", "0s")
+        return marked.group_by_dynamic("t", every="1d", period=period).agg(rows=pl.len(), last=pl.col("t").max())
+
+    story = Story(pipeline, rows.schema)
+    for some in rows.iter_slices(4):
+        story.add(some).run()
+    answer = story.end().answer().sort("t")
+    assert story.late == 0
+    days = int(period[0])
+    assert answer["rows"].sum() == days * rows.height
+    local = rows.select(pl.col("t").dt.date()).group_by("t").len()
+    if period == "1d" and noon.month != 11:  # a day with two midnights is two windows, as dt.truncate has it
+        assert sorted(answer["rows"]) == sorted(local["len"])

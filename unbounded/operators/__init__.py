@@ -15,6 +15,7 @@ import polars as pl
 
 from unbounded.lineage import Clock
 from unbounded.state import Home, Multimap, MultimapSpec, Table, TableSpec
+from unbounded.windows import shifted
 
 if TYPE_CHECKING:  # an answer reads the values of groups, which lie in Tables
     from unbounded.operators.answer import Answer
@@ -139,7 +140,7 @@ def closing_instant(clocks: Mapping[str, Clock], schema: Mapping[str, pl.DataTyp
     """When the first of these columns says that a row is final, in epoch ms on the query's own watermark."""
     instants = []
     for name, clock in clocks.items():
-        end = pl.col(name) if clock.lasts is None else pl.col(name).dt.offset_by(clock.lasts)
+        end = pl.col(name) if clock.lasts is None else shifted(pl.col(name), clock.lasts, schema[name])
         instants.append(at_least_milliseconds(end, schema[name]) + clock.behind)
     return pl.min_horizontal(instants)
 
