@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import unbounded as ub
 from tests.language import Story
+from unbounded.plan import Watermark, walk
 from unbounded.testing import assert_unified
 
 START = datetime(2026, 3, 1)
@@ -148,3 +149,19 @@ def test_windows_shorter_than_the_watermark_can_tell_are_never_late_behind_one_a
 
     times = [START + timedelta(microseconds=700 * i) for i in range(40)]
     assert_unified(pipeline, pl.DataFrame({"t": times}), output_mode="append", runs=20)
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        lambda f: f.rename({"t": "time"}).pipe(ub.with_watermark, "time", "5m").rename({"time": "t"}),
+        lambda f: f.with_columns(copy=pl.col("t")).pipe(ub.with_watermark, "copy", "300s").drop("copy"),
+        lambda f: ub.concat([f, f.clear()]).pipe(ub.with_watermark, "t", "5m"),
+        lambda f: f.unique(["k", "t"]).pipe(ub.with_watermark, "t", "5m"),
+        lambda f: f.group_by_dynamic("t", every="5m").agg(n=N).pipe(ub.with_watermark, "t", "5m"),
+    ],
+    ids=["renamed", "copied", "beside bounded rows", "unique", "a window"],
+)
+def test_a_watermark_that_is_declared_again_on_event_time_is_one_watermark(again: Any) -> None:
+    plan = again(marked(ub.scan_memory(ub.MemorySource(SCHEMA))))._plan
+    assert sum(isinstance(node, Watermark) for node in walk(plan)) == 1

@@ -130,6 +130,18 @@ WRITTEN: dict[str, Case] = {
         lambda: frame().with_watermark("t", "1h").with_watermark("t", "2h"),
         r"already has a watermark on 't' with a delay of 3600000 ms",
     ),
+    "a watermark on another column": (
+        lambda: (
+            frame().with_columns(u=pl.col("t").dt.offset_by("1h")).with_watermark("t", "1h").with_watermark("u", "1h")
+        ),
+        r"with_watermark\('u'\).*already has a watermark on 't'",
+    ),
+    "a watermark on what was computed anew": (
+        lambda: (
+            frame().with_watermark("t", "1h").with_columns(pl.col("t").dt.offset_by("1h")).with_watermark("t", "1h")
+        ),
+        r"has this watermark, and 't' was computed anew.*behind the computation",
+    ),
     "window on text": (lambda: frame().group_by_dynamic("k", every="5m"), r"String.*Datetime or Date"),
     "window start_by": (lambda: frame().group_by_dynamic("t", every="5m", start_by="datapoint"), r"start_by"),
     "window datapoint": (lambda: frame().group_by_dynamic("t", every="5m", label="datapoint"), r"min\(\) in agg"),

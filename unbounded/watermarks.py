@@ -20,7 +20,7 @@ _log = logging.getLogger("unbounded")
 
 
 def watermarked(node: Node, column: str, delay: str | timedelta) -> Node:
-    """The node with a watermark on `column`; the node itself if it, or each stream in it, has this very one.
+    """The node with a watermark on `column`; the node itself where that is event time, of this delay, already.
 
     PlanError if the column is missing or no event time, or if another watermark was declared below.
     """
@@ -37,13 +37,21 @@ def watermarked(node: Node, column: str, delay: str | timedelta) -> Node:
         )
     name = "+".join(sorted({one.name for one in walk(node) if isinstance(one, Scan)}))
     marks = [one for one in walk(node) if isinstance(one, Watermark)]
-    for one in marks:
-        if (one.column, one.delay) != (column, length) or not (one.name == name or column in clocks(node)):
-            raise PlanError(
-                f"{asked} with a delay of {length} ms: source {one.name!r} already has a watermark on "
-                f"{one.column!r} with a delay of {one.delay} ms. Keep one of the two"
-            )
-    return node if marks else Watermark(node, column, length, name)
+    if not marks:
+        return Watermark(node, column, length, name)
+    if column in clocks(node) and all(one.delay == length for one in marks):
+        return node
+    other = next((one for one in marks if (one.column, one.delay) != (column, length)), None)
+    if other is None and any(one.name == name for one in marks):
+        raise PlanError(
+            f"{asked}: source {name!r} has this watermark, and {column!r} was computed anew behind it, so that it is "
+            "another time now. Declare it once, behind the computation, or give what is computed another name"
+        )
+    one = other or marks[0]
+    raise PlanError(
+        f"{asked} with a delay of {length} ms: source {one.name!r} already has a watermark on {one.column!r} with a "
+        f"delay of {one.delay} ms. Keep one of the two"
+    )
 
 
 def advanced(marks: Mapping[str, int], seen: Mapping[str, int], delays: Mapping[str, int]) -> dict[str, int]:
