@@ -292,6 +292,10 @@ WRITTEN: dict[str, Case] = {
         lambda: ub.scan_memory(ub.MemorySource(SCHEMA), watermark="t"),  # type: ignore[arg-type]  # the point
         r"watermark='t' is not a column and a delay\. Write watermark=\('t', '10m'\)",
     ),
+    "a source without time to send": (
+        lambda: ub.scan(ub.MemorySource(SCHEMA), idle_timeout="0s"),
+        r"idle_timeout='0s' leaves a source no time.*Write \"1m\"",
+    ),
     "a path is no source": (
         lambda: ub.scan("sales/"),  # type: ignore[arg-type]  # the point
         r"ub\.scan\('sales/'\): a str is no source.*ub\.scan_parquet\('sales/'\)",

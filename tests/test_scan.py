@@ -95,7 +95,7 @@ def test_an_option_of_ours_has_the_default_of_the_source(form: FormatName) -> No
     found = inspect.signature(SCANS[form][0]).parameters
     ours = [name for name in found if name in of_source and name != "options"]
     assert {name: found[name].default for name in ours} == {name: of_source[name].default for name in ours}
-    assert set(found) - set(ours) == {"name", "watermark", "allow_source_change", "options"}
+    assert set(found) - set(ours) == {"name", "watermark", "idle_timeout", "allow_source_change", "options"}
 
 
 @pytest.mark.parametrize("form", EVERY)

@@ -75,6 +75,8 @@ class Scan(Node):
     name: str
     may_move: bool = False
     """Whether a checkpoint of another place may go on here."""
+    idle_timeout: int | None = None
+    """Milliseconds without rows after which no watermark waits for it; None if it always does."""
 
     @cached_property
     def schema(self) -> pl.Schema:

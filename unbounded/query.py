@@ -36,7 +36,7 @@ from unbounded.plan import Node
 from unbounded.progress import Progress
 from unbounded.report import Phases, left_open, report
 from unbounded.state import Home, StateRef
-from unbounded.watermarks import advanced, combined, settled
+from unbounded.watermarks import Patience, advanced, settled
 
 __all__ = ["Background", "MicroBatches"]
 
@@ -88,6 +88,7 @@ class MicroBatches:
         self._wall_clock, self._clock = wall_clock, clock
         self.run_id = secrets.token_hex(16)
         self._tables = Tables.declared(home, self._flow.tables())
+        self._patience = Patience(self._flow.marks, self._flow.scans)
         self._inputs = Inputs(self._flow.scans, home)
         self._reported: float | None = None
         self._last: Commit | None = None
@@ -115,8 +116,8 @@ class MicroBatches:
         """The plan, what is remembered, for how long and where, and what the sink guarantees."""
         sink = f"sink: {self._sink.description}, {self._mode} mode, {self._sink.guarantee}"
         home = f"state: {self._home.description}"
-        which = f"watermark: the {self._policy} of {', '.join(self._flow.delays)}"
-        return "\n\n".join([self._flow.explain(), *([which] if len(self._flow.delays) > 1 else []), f"{home}\n{sink}"])
+        which = f"watermark: the {self._policy} of {', '.join(self._flow.marks)}{self._patience.explain()}"
+        return "\n\n".join([self._flow.explain(), *([which] if len(self._flow.marks) > 1 else []), f"{home}\n{sink}"])
 
     def growths(self) -> list[str]:
         """What will be remembered without a bound, and what would bound it."""
@@ -128,7 +129,7 @@ class MicroBatches:
         moving = [f"sources.{name}.place" for name, scan in self._flow.scans.items() if scan.may_move]
         self._checkpoint.open(self.run_id, self._name, self._pinned(), may_differ=[*moving, "watermark_policy"])
         began = self._checkpoint.pinned.get("watermark_policy", "min")
-        several = len(self._flow.delays) > 1
+        several = len(self._flow.marks) > 1
         self._policy = settled(self._asked_policy, began, where=self._checkpoint.url, several=several)
         identity = Identity(self._checkpoint.id, self.run_id, self._name)
         self._sink.open(identity, self._flow.plan.schema, self._flow.key, self._sink_mode)
@@ -243,10 +244,12 @@ class MicroBatches:
                 f"the input of {self._checkpoint.url} was declared ended by available_now(final=True), and new rows "
                 f"came from {', '.join(map(repr, offsets))}. Start with a new checkpoint and a new output path"
             )
-        moved = self._watermark() != (self._last.watermark if self._last is not None else None)
+        self._patience.hear(offsets, self._wall_clock())
+        watermark = self._watermark()
+        moved = watermark != (self._last.watermark if self._last is not None else None)
         if not offsets and not (moved and self._flow.evicts and self._mode != "complete"):
             return None
-        return self._intent(offsets, self._watermark(), final=False)
+        return self._intent(offsets, watermark, final=False)
 
     def _intent(self, offsets: Mapping[str, Offset], watermark: int | None, *, final: bool) -> Intent:
         late = self._last.watermark if self._last is not None else None
@@ -258,7 +261,7 @@ class MicroBatches:
     def _watermark(self) -> int | None:
         if self._last is None:
             return None
-        return combined(self._last.watermarks, self._flow.delays, self._policy, self._last.watermark)
+        return self._patience.least(self._last.watermarks, self._policy, self._last.watermark, self._wall_clock())
 
     def _execute(self, intent: Intent, phases: Phases) -> _Computed:
         """Read exactly the intended range, and let the rows flow."""
@@ -340,7 +343,7 @@ class MicroBatches:
             intent,
             attempt,
             positions=self._inputs.positions(before.positions if before is not None else {}, intent.offsets),
-            watermarks=advanced(before.watermarks if before is not None else {}, outcome.seen, self._flow.delays),
+            watermarks=advanced(before.watermarks if before is not None else {}, outcome.seen, self._patience.delays),
             state=None,
         )
 

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias, Unpack
 
 from unbounded.connectors import Source, lacking
+from unbounded.durations import milliseconds
 from unbounded.errors import PlanError
 from unbounded.frame import StreamFrame
 from unbounded.plan import Scan
@@ -59,6 +60,7 @@ def scan(
     *,
     name: str | None = None,
     watermark: Watermark | None = None,
+    idle_timeout: str | timedelta | None = None,
     allow_source_change: bool = False,
 ) -> StreamFrame:
     """An endless table of the rows of any source, your own included.
@@ -66,6 +68,10 @@ def scan(
     `name` identifies it in the checkpoint and defaults to the source's own; two of one name are refused in a query.
     A checkpoint is bound to the place its source had; `allow_source_change` lets this start read another place
     under the old name.
+
+    Of several inputs the slowest decides how far event time has come. One that has sent nothing for `idle_timeout` of
+    processing time, counted from the start of a run too, is not waited for until it sends again; what it then sends may
+    be late.
     """
     if missing := lacking(source, Source):
         read = f"ub.scan_parquet({source!r}), scan_csv, ..." if isinstance(source, str | os.PathLike) else "a Source"
@@ -73,7 +79,10 @@ def scan(
             f"ub.scan({source!r}): a {type(source).__name__} is no source; it lacks {missing}. Write {read}; a bounded "
             "frame joins a stream with ub.concat; help(ub.Source) says what a source of your own must have"
         )
-    frame = StreamFrame(Scan(source, name or source.default_name, allow_source_change))
+    idle = None if idle_timeout is None else milliseconds(idle_timeout, "idle_timeout")
+    if idle == 0:
+        raise PlanError(f'idle_timeout={idle_timeout!r} leaves a source no time to send. Write "1m", or leave it out')
+    frame = StreamFrame(Scan(source, name or source.default_name, allow_source_change, idle))
     if watermark is None:
         return frame
     if not isinstance(watermark, tuple | list) or len(watermark) != 2:
@@ -88,6 +97,7 @@ def _scan_files(
     source: Where,
     name: str | None,
     watermark: Watermark | None,
+    idle_timeout: str | timedelta | None,
     allow_source_change: bool,
     options: Mapping[str, Any],
     **own: Any,
@@ -97,6 +107,7 @@ def _scan_files(
         FileSource(source, form, **own, **options),
         name=name,
         watermark=watermark,
+        idle_timeout=idle_timeout,
         allow_source_change=allow_source_change,
     )
 
@@ -109,6 +120,7 @@ def scan_parquet(
     extra_columns: Extra | None = None,
     name: str | None = None,
     watermark: Watermark | None = None,
+    idle_timeout: str | timedelta | None = None,
     max_files_per_trigger: int | None = None,
     max_bytes_per_trigger: int | None = DEFAULT_BYTES,
     order: Order = "oldest_first",
@@ -165,6 +177,7 @@ def scan_csv(
     dead_letter_folder: Where | None = None,
     name: str | None = None,
     watermark: Watermark | None = None,
+    idle_timeout: str | timedelta | None = None,
     max_files_per_trigger: int | None = None,
     max_bytes_per_trigger: int | None = DEFAULT_BYTES,
     order: Order = "oldest_first",
@@ -212,6 +225,7 @@ def scan_ndjson(
     dead_letter_folder: Where | None = None,
     name: str | None = None,
     watermark: Watermark | None = None,
+    idle_timeout: str | timedelta | None = None,
     max_files_per_trigger: int | None = None,
     max_bytes_per_trigger: int | None = DEFAULT_BYTES,
     order: Order = "oldest_first",
@@ -248,6 +262,7 @@ def scan_ipc(
     extra_columns: Extra | None = None,
     name: str | None = None,
     watermark: Watermark | None = None,
+    idle_timeout: str | timedelta | None = None,
     max_files_per_trigger: int | None = None,
     max_bytes_per_trigger: int | None = DEFAULT_BYTES,
     order: Order = "oldest_first",
@@ -276,6 +291,7 @@ def scan_avro(
     extra_columns: Extra | None = None,
     name: str | None = None,
     watermark: Watermark | None = None,
+    idle_timeout: str | timedelta | None = None,
     max_files_per_trigger: int | None = None,
     max_bytes_per_trigger: int | None = DEFAULT_BYTES,
     order: Order = "oldest_first",
@@ -306,6 +322,7 @@ def scan_lines(
     dead_letter_folder: Where | None = None,
     name: str | None = None,
     watermark: Watermark | None = None,
+    idle_timeout: str | timedelta | None = None,
     max_files_per_trigger: int | None = None,
     max_bytes_per_trigger: int | None = DEFAULT_BYTES,
     order: Order = "oldest_first",
@@ -338,6 +355,7 @@ def scan_generator(
     max_rows_per_trigger: int | None = 100_000,
     name: str | None = None,
     watermark: Watermark | None = None,
+    idle_timeout: str | timedelta | None = None,
 ) -> StreamFrame:
     """An endless table of the rows that a Python function gives: `function(since, until)` yields `(rows, offset)`.
 
@@ -358,7 +376,7 @@ def scan_generator(
     there is now, which an available-now run does not pass; without it, such a run ends when nothing more is given.
     """
     found = GeneratorSource(function, schema, end=end, max_rows_per_trigger=max_rows_per_trigger)
-    return scan(found, name=name, watermark=watermark)
+    return scan(found, name=name, watermark=watermark, idle_timeout=idle_timeout)
 
 
 def scan_memory(feed: MemorySource, *, name: str | None = None, watermark: Watermark | None = None) -> StreamFrame:

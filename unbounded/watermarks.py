@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
-from datetime import timedelta
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime, timedelta
 
 import polars as pl
 
@@ -14,7 +14,7 @@ from unbounded.errors import PlanError
 from unbounded.lineage import clocks
 from unbounded.plan import Node, Scan, Watermark, walk
 
-__all__ = ["advanced", "combined", "settled", "watermarked"]
+__all__ = ["Patience", "advanced", "combined", "settled", "watermarked"]
 
 _log = logging.getLogger("unbounded")
 
@@ -69,6 +69,49 @@ def combined(
         return before
     found = min(known) if policy == "min" else max(known)
     return found if before is None else max(found, before)
+
+
+class Patience:
+    """For which watermarks does a query wait? Not for those of sources that have sent nothing for their timeout.
+
+    `marks` are the watermarks by name, `scans` the sources. Time is that of the clock on the wall, and counts from the
+    start of a run, for before it no source could send. What it decides goes into the intent of a batch as the
+    watermark, so that the batch decides the same when it is run again. Mutable: it notes when each source was heard.
+    """
+
+    def __init__(self, marks: Mapping[str, Watermark], scans: Mapping[str, Scan]) -> None:
+        self._timeouts = {
+            name: timedelta(milliseconds=scan.idle_timeout)
+            for name, scan in scans.items()
+            if scan.idle_timeout is not None
+        }
+        below = {name: {one.name for one in walk(mark) if isinstance(one, Scan)} for name, mark in marks.items()}
+        self._sources = {name: sources for name, sources in below.items() if sources <= self._timeouts.keys()}
+        self.delays = {name: mark.delay for name, mark in marks.items()}
+        self._heard: dict[str, datetime] = {}
+
+    def hear(self, sources: Iterable[str], now: datetime) -> None:
+        """These sources have rows; any that was never heard begins to be silent now."""
+        self._heard = dict.fromkeys(self._timeouts, now) | self._heard | dict.fromkeys(sources, now)
+
+    def least(self, marks: Mapping[str, int], policy: WatermarkPolicy, before: int | None, now: datetime) -> int | None:
+        """The watermark of the query by these of its inputs: that of `combined`, without idle ones.
+
+        Where all are idle none is slower than the others, so it is the greatest.
+        """
+        awaited = [name for name in self.delays if not self._is_idle(name, now)]
+        if not awaited:
+            return combined(marks, self.delays, "max", before)
+        return combined(marks, awaited if policy == "min" else self.delays, policy, before)
+
+    def _is_idle(self, name: str, now: datetime) -> bool:
+        sources = self._sources.get(name, ())
+        return bool(sources) and all(now - self._heard.get(one, now) >= self._timeouts[one] for one in sources)
+
+    def explain(self) -> str:
+        """A sentence about the sources for which no watermark waits for ever; "" if there are none."""
+        named = (f"{name!r} after {timeout.total_seconds():g} s" for name, timeout in self._timeouts.items())
+        return f"; it no longer waits for a source without rows: {', '.join(named)}" if self._timeouts else ""
 
 
 def settled(asked: WatermarkPolicy | None, began: WatermarkPolicy, *, where: str, several: bool) -> WatermarkPolicy:

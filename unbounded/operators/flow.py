@@ -91,7 +91,7 @@ class Flow:
         marks = [node for node in walk(self.plan) if isinstance(node, Watermark)]
         # What is whole from the start would hold the watermark back for ever.
         self._marks = [mark for mark in marks if not is_bounded(mark)] or marks
-        self.delays = {mark.name: mark.delay for mark in self._marks}
+        self.marks = {mark.name: mark for mark in self._marks}
         self._carriers: dict[int, str] = {}
         self._counters: dict[str, str] = {}
         self._operators: dict[int, Operator | StreamJoinOperator] = {}
