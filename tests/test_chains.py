@@ -156,9 +156,9 @@ def test_windows_shorter_than_the_watermark_can_tell_are_never_late_behind_one_a
     [
         lambda f: f.rename({"t": "time"}).pipe(ub.with_watermark, "time", "5m").rename({"time": "t"}),
         lambda f: f.with_columns(copy=pl.col("t")).pipe(ub.with_watermark, "copy", "300s").drop("copy"),
-        lambda f: ub.concat([f, f.clear()]).pipe(ub.with_watermark, "t", "5m"),
+        lambda f: marked(ub.concat([f, f.clear()])),
         lambda f: f.unique(["k", "t"]).pipe(ub.with_watermark, "t", "5m"),
-        lambda f: f.group_by_dynamic("t", every="5m").agg(n=N).pipe(ub.with_watermark, "t", "5m"),
+        lambda f: marked(f.group_by_dynamic("t", every="5m").agg(n=N)),
     ],
     ids=["renamed", "copied", "beside bounded rows", "unique", "a window"],
 )

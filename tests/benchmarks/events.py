@@ -94,10 +94,11 @@ def _rows(name: Input, numbers: np.ndarray, times: np.ndarray, random: np.random
 
 def _is_of(name: Input, numbers: np.ndarray) -> np.ndarray:
     """Which of Nexmark's events are of an input."""
-    place = numbers % _CYCLE
+    place: np.ndarray = numbers % _CYCLE
     match name:
         case "persons":
-            return place == 0
+            chosen: np.ndarray = place == 0
+            return chosen
         case "auctions":
             return (place > 0) & (place < _FIRST_BID)
         case _:

@@ -198,7 +198,7 @@ def scan_unbounded(query: Query, events: Events, files: int) -> list[ub.StreamFr
     """What a query reads, as unbounded tables, of each of which a batch reads so many files."""
     paths = map(events.path, query.inputs)
     watermark = (query.watermark, DELAY) if query.watermark is not None else None
-    limits = {"max_files_per_trigger": files, "max_bytes_per_trigger": None}
+    limits: dict[str, Any] = {"max_files_per_trigger": files, "max_bytes_per_trigger": None}
     if query.input == "lines":
         return [ub.scan_ndjson(path, schema=LINES_SCHEMA, **limits) for path in paths]
     return [ub.scan_parquet(path, watermark=watermark, **limits) for path in paths]

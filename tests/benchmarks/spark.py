@@ -222,7 +222,7 @@ def _lines(bids: Any) -> Any:
     return bids.groupBy("bidder").agg(importlib.import_module("pyspark.sql.functions").count("*").alias("bids"))
 
 
-_ASKED: Mapping[str, Callable[[Any], Any]] = {
+_ASKED: Mapping[str, Callable[..., Any]] = {
     "q1": _q1,
     "q2": _q2,
     "ysb": _ysb,

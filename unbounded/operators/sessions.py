@@ -115,7 +115,7 @@ class SessionOperator:
         return found.agg(*named, *_WHOLE, *self._at(self._partial, batch), *wanted).drop(_SESSION)
 
     def _at(self, exprs: Sequence[pl.Expr], batch: Batch) -> Sequence[pl.Expr]:
-        return at(exprs, batch.time) if self._tells_time else exprs
+        return at(exprs, batch) if self._tells_time else exprs
 
     def _with_stretches(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame:
         """Rows with the time that each covers, `LABEL` to `END`; null for those that are `_LATE` or in no session."""

@@ -108,6 +108,8 @@ class _Reading:
                     here[node] = self._answer(node).slice(before)
                 case Aggregate() | InOrder():
                     late += self._judge(node, limit, evaluate(node.input, tables, here))
+                    if node in self._told:
+                        here[node] = self._closed(node, limit)
         for join, sides in self._sides.items():
             for side, below in _sides(join):
                 if side not in sides:
@@ -116,8 +118,6 @@ class _Reading:
                 is_late = _is_late(_closing_times_of_side(join, side, given), limit)
                 sides[side].append(given.filter(~is_late))
                 late += int(is_late.sum())
-                    if node in self._told:
-                        here[node] = self._closed(node, limit)
         for watch in self._watches:
             self._see(watch, evaluate(watch.input, tables, here))
         return late
@@ -135,7 +135,41 @@ class _Reading:
             self._close(node)
         return int(is_late.sum())
 
-_ROW, _EXPIRY, _NEW = "__row__", "__expiry__", "__new__"
+    def _close(self, node: Sessions) -> None:
+        """Put the rows of sessions that have ended aside: one that would have joined them later begins another."""
+        closes = closing(node)
+        if self.mark is None or not closes or self._mode == "complete":
+            return
+        rows = pl.concat(self._taken[node], rechunk=True).with_row_index(_ROW)
+        told = replace(node, aggregates=(pl.col(_ROW).implode(),), boundaries=True)
+        sessions = told.apply(rows.lazy()).rename({BOUNDARIES[1]: END}).collect(engine="in-memory")
+        over = sessions.filter(closing_instant(closes, sessions.schema) <= self.mark).select(pl.col(_ROW).explode())
+        self._ended.setdefault(node, []).append(rows.join(over, on=_ROW, how="semi").drop(_ROW))
+        self._taken[node] = [rows.join(over, on=_ROW, how="anti").drop(_ROW)]
+
+    def _closed(self, node: Aggregate | InOrder, before: int | None) -> pl.LazyFrame:
+        """The rows that come out of a node in the batch that was just judged."""
+        answer = self._answer(node)
+        if self.mark is None:
+            return answer.clear()
+        found = closing(node) if isinstance(node, Aggregate) else clocks(node)
+        instant = closing_instant(found, node.schema)
+        due = instant <= self.mark if before is None else (instant > before) & (instant <= self.mark)
+        return answer.filter(due)
+
+    def _first_ones(self, node: Unique, within: int) -> pl.DataFrame:
+        """Of the rows that were just judged those whose value is not known; which values are known from now on."""
+        rows = self._taken[node].pop()
+        expiry = closing_instant(clocks(node.input), node.schema) + within
+        new = rows.with_columns(expiry.alias(_EXPIRY), pl.lit(value=True).alias(_NEW))
+        if any(isinstance(one, Aggregate) for one in walk(node.input)):
+            new = new.sort(_EXPIRY, nulls_last=True, maintain_order=True)
+        known = self._known.get(node, new.clear()).with_columns(pl.lit(value=False).alias(_NEW))
+        both = pl.concat([known, new]).unique(node.subset, keep="first", maintain_order=True)
+        stays = pl.col(_EXPIRY).is_not_null()
+        self._known[node] = both.filter(stays if self.mark is None else stays & (pl.col(_EXPIRY) > self.mark))
+        self._taken[node].append(both.filter(_NEW).select(*node.schema))
+        return self._taken[node][-1]
 
     def _see(self, watch: Watermark, rows: pl.LazyFrame) -> None:
         time = at_most_milliseconds(pl.col(watch.column).max(), watch.schema[watch.column])
@@ -155,11 +189,10 @@ _ROW, _EXPIRY, _NEW = "__row__", "__expiry__", "__new__"
     def _answer(self, node: Node) -> pl.LazyFrame:
         # In one chunk: over several, Polars 2.1 gives 0.0 for std(ddof=0) of a group of nulls, which is null else.
         rows = pl.concat(self._taken[node], rechunk=True).lazy()
-        if isinstance(node, Concat):
+        if isinstance(node, Concat) or _forgets(node):
             return rows
         ended = (one.rechunk().lazy() for one in self._ended.get(node, ()))
         return pl.concat([*map(node.apply, ended), node.apply(rows)])
-        return rows if isinstance(node, Concat) or _forgets(node) else node.apply(rows)
 
     def known(self, everything: Mapping[str, pl.LazyFrame]) -> dict[Node, pl.LazyFrame]:
         """The rows of the nodes that were read, over all batches, which gave `everything`."""
