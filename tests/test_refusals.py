@@ -107,7 +107,47 @@ WRITTEN: dict[str, Case] = {
     ),
     "a sketch of text": (lambda: frame().select(pl.col("k").approx_quantile(0.5)), r"numbers and times, not String"),
     "rows of a whole stream": (lambda: frame().select(pl.col("v").rank()), r"rank.*all rows"),
-    "join of streams": (lambda: frame().join(frame(), on="k"), r"two streams.*bounded pl.LazyFrame"),
+    "an unknown join of streams": (
+        lambda: frame().join(frame(), on="k", how="outer"),
+        r"how='outer'\) of two streams is not known.*'inner', 'left'",
+    ),
+    "cross join of streams": (
+        lambda: frame().join(frame(), how="cross"),
+        r"cross'\) of two streams.*for ever.*join_where\(\.\.\.\) with an equality",
+    ),
+    "a join of streams that looks at all keys": (
+        lambda: frame().join(frame(), on="k", validate="1:1"),
+        r"validate=\.\.\.\) of two streams.*later row may repeat.*unique\(",
+    ),
+    "a join of streams in order": (
+        lambda: frame().join(frame(), on="k", maintain_order="left"),
+        r"maintain_order=\.\.\.\) of two streams.*query\.read\(\)\.sort",
+    ),
+    "join_where of streams without an equality": (
+        lambda: frame().join_where(frame(), pl.col("v") < pl.col("v_right")),
+        r"without an equality.*all that are remembered.*pl\.col\('id_right'\)",
+    ),
+    "join_where of streams that looks at all rows": (
+        lambda: frame().join_where(frame(), pl.col("k") == pl.col("k_right"), pl.col("v") > pl.col("v_right").max()),
+        r"max\(\)` looks at all rows.*comparison of columns of the two rows",
+    ),
+    "join_where of streams by the current time": (
+        lambda: frame().join_where(
+            frame(),
+            pl.col("k") == pl.col("k_right"),
+            pl.col("t").dt.replace_time_zone("UTC") < ub.current_timestamp(),
+        ),
+        r"by the current time.*remembered.*with_columns",
+    ),
+    "join_where of streams with a number": (
+        lambda: frame().join_where(frame(), pl.col("v") + pl.col("v_right")),
+        r"the predicate is Int64. Write one that is true or false",
+    ),
+    "join_where of streams with one name for two columns": (
+        lambda: frame().join_where(frame().rename({"v": "k_right"}), pl.col("k") == pl.col("k_right")),
+        r"suffix='_right'\).*two columns 'k_right'.*another suffix",
+    ),
+    "join_asof of streams": (lambda: frame().join_asof(frame(), on="t"), r"two streams.*bounded pl.LazyFrame"),
     "right join": (
         lambda: frame().join(pl.DataFrame({"k": ["a"]}), on="k", how="right"),
         r'"right".*how="inner"|how=.right.',
@@ -486,6 +526,40 @@ MODES: dict[str, tuple[Callable[[], ub.StreamFrame], Any, str]] = {
         lambda: frame().with_watermark("t", "1h").select("t", u="t").fill_null(pl.col("u")).group_by("t").len(),
         "append",
         r"never close",
+    ),
+    "a left join that no time bounds": (
+        lambda: frame().join(frame(), on="k", how="left"),
+        "append",
+        r"rows of the left without a partner once no partner can come, and for the left.*never known.*watermark on",
+    ),
+    "an anti join with a watermark on its own side alone": (
+        lambda: (
+            frame()
+            .with_watermark("t", "1h")
+            .join_where(frame(), pl.col("k") == pl.col("k_right"), pl.col("t_right") < pl.col("t"), how="anti")
+        ),
+        "append",
+        r"an? anti join emits rows of the left.*never known",
+    ),
+    "a full join in update": (
+        lambda: frame().with_watermark("t", "1h").join(frame(), on=["k", "t"], how="full"),
+        "update",
+        r"update mode.*rows without a partner of a full join.*\"append\", or join with how=\"inner\"",
+    ),
+    "a left join below groups in complete": (
+        lambda: frame().with_watermark("t", "1h").join(frame(), on=["k", "t"], how="left").group_by("k").len(),
+        "complete",
+        r"complete mode.*rows of the left without a partner",
+    ),
+    "a join of versions": (
+        lambda: frame().group_by("k").len().join(frame(), on="k"),
+        "update",
+        r"a join with another stream would take each version.*\"append\"",
+    ),
+    "a join of a whole table with rows": (
+        lambda: frame().group_by("k").len().join(frame(), on="k").group_by("k").agg(pl.len().alias("n")),
+        "complete",
+        r"aggregate whole in every batch|shows the whole of an aggregate.*\"append\"",
     ),
     "several rows of a group in update": (
         lambda: frame().select("k", "v").group_by("k").head(2),

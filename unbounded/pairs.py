@@ -125,14 +125,14 @@ class StreamJoin(Node):
         there = [pl.col(name).is_not_null() for name in (*self.never_null, *self.columns(side)) if name in read]
         return pl.all_horizontal(pl.lit(value=True), *there, *self.only[side]).fill_null(value=False)
 
-    def paired(self, left: pl.LazyFrame, right: pl.LazyFrame) -> pl.LazyFrame:
-        """The pairs among possible rows."""
+    def paired(self, left: pl.LazyFrame, right: pl.LazyFrame, *, beside: Sequence[str] = ()) -> pl.LazyFrame:
+        """The pairs among possible rows; all of them are equal in the columns `beside` the keys, too."""
         if not self.keys:
             return left.join(right, how="cross").filter(*self.conditions)
         never, keys = self.never_null, list(self.named_keys)
         if 0 < len(never) < len(keys):
             left = left.filter(pl.col(name).is_not_null() for name in never)
-        pairs = left.join(right, on=keys, nulls_equal=len(never) < len(keys))
+        pairs = left.join(right, on=[*keys, *beside], nulls_equal=len(never) < len(keys))
         return pairs.filter(*self.conditions) if self.conditions else pairs
 
     @cached_property

@@ -2,7 +2,8 @@
 
 A batch looks up what is kept of each side under the keys of the other's new rows, once each, and Polars joins: new rows
 of the right with all these rows of the left, and new rows of the left with those of the right that were kept. So each
-pair is found once, and a batch costs its rows and those that were kept under their keys.
+pair is found once, and a batch costs its rows and those that were kept under their keys: near their times, if conditions
+say how far these may be apart.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import polars as pl
 from unbounded.expressions import canonical, columns_of, passes
 from unbounded.operators import FINAL, Batch, Change, Tables, at_least_milliseconds, closing_instant
 from unbounded.operators.answer import Answer
+from unbounded.operators.buckets import BUCKET, Buckets, buckets_of
 from unbounded.pairs import Reach, Side, StreamJoin
 from unbounded.state import Multimap, MultimapSpec
 
@@ -40,8 +42,8 @@ class StreamJoinOperator:
     ordered = False
 
     def __init__(self, id: str, node: StreamJoin) -> None:
-        self.id, self._node = id, node
-        self._buffers = {side: _Buffer(node, side) for side in _SIDES}
+        self.id, self._node, self._buckets = id, node, buckets_of(node)
+        self._buffers = {side: _Buffer(node, side, self._buckets) for side in _SIDES}
 
     @property
     def evicts(self) -> bool:
@@ -80,7 +82,10 @@ class StreamJoinOperator:
             "left": self._buffers["left"].under(taken["right"].rows, tables.multimaps["left"]),
             "right": self._buffers["right"].under(taken["left"].rows, tables.multimaps["right"]),
         }
-        met = {side: pl.concat([known[side], taken[side].rows]).with_row_index(_PLACE[side]) for side in _SIDES}
+        met = {  # diagonal: what was kept does not say where its partners are
+            side: pl.concat([known[side], taken[side].rows], how="diagonal").with_row_index(_PLACE[side])
+            for side in _SIDES
+        }
         pairs = self._pairs(met, known)
         matched: dict[Side, npt.NDArray[np.bool_]] = {}
         if tracked := [side for side in _SIDES if self._buffers[side].tracks]:
@@ -116,10 +121,16 @@ class StreamJoinOperator:
         """Each pair that the batch makes, once."""
         left, right = met["left"].lazy(), met["right"].lazy()
         of_left, of_right = known["left"].height, known["right"].height
-        with_new = self._node.paired(left, right.slice(of_right))
+        with_new = self._paired(left, self._spread(right.slice(of_right)))
         if not of_right:
             return with_new
-        return pl.concat([with_new, self._node.paired(left.slice(of_left), right.head(of_right))])
+        return pl.concat([with_new, self._paired(self._spread(left.slice(of_left)), right.head(of_right))])
+
+    def _spread(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        return rows if self._buckets is None else self._buckets.spread(rows)
+
+    def _paired(self, left: pl.LazyFrame, right: pl.LazyFrame) -> pl.LazyFrame:
+        return self._node.paired(left, right, beside=() if self._buckets is None else (BUCKET,))
 
     def _shown(
         self, pairs: pl.LazyFrame, left: pl.DataFrame, matched: npt.NDArray[np.bool_] | None
@@ -172,9 +183,9 @@ class _Taken:
 class _Buffer:
     """What is kept of one side. Frames have its columns by their names in a pair; a table has the user's own."""
 
-    def __init__(self, node: StreamJoin, side: Side) -> None:
-        self._node, self._side, self._kept = node, side, node.kept(side)
-        self._keys = list(node.named_keys)
+    def __init__(self, node: StreamJoin, side: Side, buckets: Buckets | None) -> None:
+        self._node, self._side, self._kept, self._buckets = node, side, node.kept(side), buckets
+        self._keys = [*node.named_keys, *([BUCKET] if buckets is not None else [])]
         self.leaves = side == "left" and node.how in ("semi", "anti")
         """Whether a row that found a partner needs no other."""
         self.tracks = self.leaves or node.keeps(side)
@@ -186,7 +197,7 @@ class _Buffer:
             read = {name for one in node.conditions for name in columns_of(one)}
             names = {name: own for name, own in names.items() if name in read}
         self._columns: Mapping[str, str] = names
-        self._schema = {**node.columns(side), **node.key_schema}
+        self._schema = {**node.columns(side), **node.key_schema, BUCKET: pl.Int64()}
         # A key that is a column as it stands is stored once.
         plain = {key: column for column, key in node.plain(side).items() if column in names}
         self._stored_keys = {key: names[plain[key]] if key in plain else key for key in self._keys}
@@ -213,6 +224,8 @@ class _Buffer:
         if kept.judged and batch.late is not None:
             late = closing_instant(kept.judged, self._schema) <= batch.late
             beside.append(late.fill_null(value=False).alias(_LATE))
+        if self._buckets is not None:
+            beside += self._buckets.columns(self._side, self._schema[self._buckets.times[self._side]])
         return node.ready(rows, self._side).with_columns(beside)
 
     def taken(self, rows: pl.DataFrame) -> _Taken:
@@ -222,7 +235,8 @@ class _Buffer:
             rows = rows.filter(~rows[_LATE])
         without_time = max((rows[name].null_count() for name in self._kept.judged), default=0)
         possible = rows[_POSSIBLE]
-        rows = rows.select(*self._keys, *self._columns, *(name for name in self._own if name != _MATCHED))
+        near = self._buckets.near if self._buckets is not None else ()
+        rows = rows.select(*self._keys, *self._columns, *(name for name in self._own if name != _MATCHED), *near)
         if _MATCHED in self._own:
             rows = rows.with_columns(pl.lit(value=False).alias(_MATCHED))
         if possible.all():
@@ -239,7 +253,8 @@ class _Buffer:
     # Kept rows ------------------------------------------------------------------------------------
     def under(self, others: pl.DataFrame, table: Multimap) -> pl.DataFrame:
         """What is kept under the keys of rows of the other side, each row once."""
-        keys = others.select(self._keys).drop_nulls(self._node.never_null).unique()
+        asked = others.lazy() if self._buckets is None else self._buckets.spread(others.lazy())
+        keys = asked.select(self._keys).drop_nulls(self._node.never_null).unique().collect(engine="in-memory")
         return self._from_store(table.probe(keys.rename(self._stored_keys)))
 
     def mark(self, known: pl.DataFrame, matched: npt.NDArray[np.bool_], table: Multimap) -> None:
