@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
@@ -386,22 +386,5 @@ class StreamNamespace:
     """`frame.ub`: the verbs that Polars lacks, spelt alike on bounded and unbounded frames."""
 
     def __init__(self, frame: StreamFrame) -> None:
-        self._frame = frame
-
-    def with_watermark(self, column: str, delay: str | timedelta) -> StreamFrame:
-        """See `ub.with_watermark`."""
-        return self._frame.with_watermark(column, delay)
-
-    def group_by_session(self, index_column: str | pl.Expr, **options: Any) -> StreamGroupBy[StreamFrame]:
-        """See `ub.group_by_session`."""
-        return self._frame.group_by_session(index_column, **options)
-
-    def join_where(
-        self, other: StreamFrame, *predicates: pl.Expr | Iterable[pl.Expr], how: str = "inner", suffix: str = "_right"
-    ) -> StreamFrame:
-        """See `StreamFrame.join_where`."""
-        return self._frame.join_where(other, *predicates, how=how, suffix=suffix)
-
-    def unique_within_watermark(self, subset: IntoExpr | Collection[IntoExpr] | None = None) -> StreamFrame:
-        """See `ub.unique_within_watermark`."""
-        return self._frame.unique_within_watermark(subset)
+        self.with_watermark, self.unique_within_watermark = frame.with_watermark, frame.unique_within_watermark
+        self.group_by_session, self.join_where = frame.group_by_session, frame.join_where
