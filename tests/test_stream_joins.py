@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import unbounded as ub
 from tests.language import Story, same_rows
+from unbounded.errors import QueryChangedError
 from unbounded.lineage import Clock, clocks
 from unbounded.testing import assert_unified
 
@@ -138,7 +139,7 @@ def test_pairs_may_be_grouped_in_every_mode() -> None:
         return near("inner")(left, right).group_by("k").agg(pl.len().alias("pairs"), v.sum())
 
     for mode in ("update", "complete"):
-        assert_unified(pipeline, drawn_table(7), drawn_table(8), runs=3, output_mode=mode)  # type: ignore[arg-type]
+        assert_unified(pipeline, drawn_table(7), drawn_table(8), runs=3, output_mode=mode)
 
 
 # ------------------------------------------------------------------------------- chained operators
@@ -228,7 +229,7 @@ def test_join_where_of_bounded_frames_is_a_cross_join_less_the_pairs_that_do_not
 @pytest.mark.parametrize("how", ["inner", "left"])
 def test_where_polars_has_the_kind_the_rows_are_its_own(how: Any) -> None:
     left, right = drawn_table(19).lazy(), drawn_table(20).lazy()
-    asked = (k == their_k, their_t.is_between(t, t + pl.duration(minutes=1)))
+    asked = (k == their_k, their_t.is_between(t, t + timedelta(minutes=1)))
     same_rows(
         left.ub.join_where(right, *asked, how=how).collect(),  # type: ignore[attr-defined]
         left.join_where(right, *asked, how=how).collect(),
@@ -378,5 +379,5 @@ def test_another_interval_is_not_continued(tmp_path: Path) -> None:
     near("left")(*frames).sink_memory(checkpoint=tmp_path).stop()
     left, right = marked(*frames)
     changed = left.join_where(right, k == their_k, their_t >= t, their_t < t + pl.duration(seconds=30), how="left")
-    with pytest.raises(ub.QueryChangedError, match="conditions"):
+    with pytest.raises(QueryChangedError, match="conditions"):
         changed.sink_memory(checkpoint=tmp_path)

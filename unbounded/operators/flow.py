@@ -115,11 +115,10 @@ class Flow:
             case Aggregate():
                 id = named("session" if isinstance(node, Sessions) else "aggregate")
                 seen = self._note_carrier(id, node)
-                self._operators[_id_of(node)] = (
-                    SessionOperator(id, node, self.mode, seen)
-                    if isinstance(node, Sessions)
-                    else AggregateOperator(id, node, self.mode, seen)
-                )
+                if isinstance(node, Sessions):
+                    self._operators[_id_of(node)] = SessionOperator(id, node, self.mode, seen)
+                else:
+                    self._operators[_id_of(node)] = AggregateOperator(id, node, self.mode, seen)
                 if (scan := counts(node)) is not None:
                     self._counters[scan.name] = id
             case Unique():
@@ -206,8 +205,13 @@ class Flow:
         noted: list[pl.DataFrame] | None = None
         for level in self._levels:
             operators = [(node, self._operators[_id_of(node)]) for node in level]
-            prepared = [self._prepared(node, one, lazies, rows, tables.of(one), batch) for node, one in operators]
-            plans = [plan for one in prepared for plan in one]
+            plans: list[pl.LazyFrame] = []
+            for node, one in operators:
+                given = [self._lazy(below, lazies, rows) for below in _taken_by(node)]
+                if isinstance(one, StreamJoinOperator):
+                    plans += one.prepare_sides(given[0], given[1], batch)
+                else:
+                    plans.append(one.prepare(given[0], tables.of(one), batch))
             collected = self._collect([*plans, *(monitors if noted is None else [])], large=noted is None)
             noted = collected[len(plans) :] if noted is None else noted
             partials = iter(collected)
@@ -224,7 +228,6 @@ class Flow:
         monitors = [*(monitors if noted is None else []), *(self._newest(mark, lazies, rows) for mark in late)]
         collected = self._collect([*wanted, *monitors], large=noted is None)
         noted = [*(noted or []), *collected[len(wanted) :]]
-        answer = collected[0]
         told = iter(noted)
         read = {
             name: changes[self._counters[name]].taken if name in self._counters else int(next(told).item())
@@ -232,27 +235,12 @@ class Flow:
         }
         self._rows_before = sum(read.values())
         return Outcome(
-            rows=answer,
-            removed=self._removed(answer, collected[1] if self._top is not None else None),
+            rows=collected[0],
+            removed=self._removed(collected[0], collected[1] if self._top is not None else None),
             read=read,
             seen=self._seen(changes, told),
             changes=changes,
         )
-
-    def _prepared(
-        self,
-        node: Node,
-        operator: Operator | StreamJoinOperator,
-        lazies: dict[int, pl.LazyFrame],
-        rows: Mapping[str, pl.LazyFrame],
-        tables: Tables,
-        batch: Batch,
-    ) -> list[pl.LazyFrame]:
-        """What to collect for the step of an operator: its rows, or those of its two sides."""
-        if isinstance(operator, StreamJoinOperator):
-            left, right = (self._lazy(one, lazies, rows) for one in node.inputs)
-            return operator.prepare_sides(left, right, batch)
-        return [operator.prepare(self._lazy(_taken_by(node), lazies, rows), tables, batch)]
 
     def _collect(self, plans: Sequence[pl.LazyFrame], *, large: bool) -> list[pl.DataFrame]:
         """Collect together; `large` where the plans read the sources and not what an operator made of them."""
@@ -402,10 +390,9 @@ def _id_of(node: Node) -> int:
     return id(node)
 
 
-def _taken_by(node: Node) -> Node:
-    """The node whose rows an operator takes; an aggregate over windows puts rows into them itself."""
-    below = node.inputs[0]
-    return below.input if isinstance(node, Aggregate) and isinstance(below, Window) else below
+def _taken_by(node: Node) -> Sequence[Node]:
+    """The nodes whose rows an operator takes; an aggregate over windows puts rows into them itself."""
+    return node.inputs[0].inputs if isinstance(node, Aggregate) and isinstance(node.inputs[0], Window) else node.inputs
 
 
 def _at(node: Node, batch: Batch) -> Node:

@@ -2,8 +2,8 @@
 
 A batch looks up what is kept of each side under the keys of the other's new rows, once each, and Polars joins: new rows
 of the right with all these rows of the left, and new rows of the left with those of the right that were kept. So each
-pair is found once, and a batch costs its rows and those that were kept under their keys: near their times, if conditions
-say how far these may be apart.
+pair is found once, and a batch costs its rows and those that were kept under their keys, near their times if conditions
+say how far apart these may be.
 """
 
 from __future__ import annotations
