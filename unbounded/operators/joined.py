@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from unbounded.expressions import canonical, columns_of, passes
@@ -87,13 +85,13 @@ class StreamJoinOperator:
             for side in _SIDES
         }
         pairs = self._pairs(met, known)
-        matched: dict[Side, npt.NDArray[np.bool_]] = {}
+        matched: dict[Side, pl.Series] = {}
         if tracked := [side for side in _SIDES if self._buffers[side].tracks]:
             found = pairs.collect(engine="in-memory")
             pairs = found.lazy()
             for side in tracked:
-                matched[side] = np.zeros(met[side].height, np.bool_)
-                matched[side][found[_PLACE[side]].to_numpy()] = True
+                none = pl.repeat(value=False, n=met[side].height, eager=True)
+                matched[side] = none.scatter(found[_PLACE[side]], values=True)
         alone, updated, evicted = list[pl.LazyFrame](), 0, 0
         for side in _SIDES:
             buffer, table = self._buffers[side], tables.multimaps[side]
@@ -133,14 +131,14 @@ class StreamJoinOperator:
         return self._node.paired(left, right, beside=() if self._buckets is None else (BUCKET,))
 
     def _shown(
-        self, pairs: pl.LazyFrame, left: pl.DataFrame, matched: npt.NDArray[np.bool_] | None
+        self, pairs: pl.LazyFrame, left: pl.DataFrame, matched: pl.Series | None
     ) -> list[pl.LazyFrame]:
         """What comes out because it has a partner."""
         match self._node.how:
             case "anti":
                 return [left.clear().lazy()]
             case "semi":
-                return [left.filter(pl.Series(matched)).lazy()]
+                return [left.filter(matched).lazy()]
         return [pairs]
 
     # For people -----------------------------------------------------------------------------------
@@ -257,22 +255,22 @@ class _Buffer:
         keys = asked.select(self._keys).drop_nulls(self._node.never_null).unique().collect(engine="in-memory")
         return self._from_store(table.probe(keys.rename(self._stored_keys)))
 
-    def mark(self, known: pl.DataFrame, matched: npt.NDArray[np.bool_], table: Multimap) -> None:
+    def mark(self, known: pl.DataFrame, matched: pl.Series, table: Multimap) -> None:
         """Note which kept rows found their first partner; `known` are all that there are under some keys."""
-        first = pl.Series(matched) if self.leaves else pl.Series(matched) & ~known[_MATCHED]
+        first = matched if self.leaves else matched & ~known[_MATCHED]
         if not first.any():
             return
         # Rows of a key go and come together: a multimap knows no single row.
         keys = known.filter(first).select(self._keys).unique()
         together = known.with_columns(first.alias(_FIRST)).join(keys, on=self._keys, how="semi", nulls_equal=True)
         table.remove(keys.rename(self._stored_keys))
-        table.append(self.to_store(self.marked(together.drop(_FIRST), together[_FIRST].to_numpy())))
+        table.append(self.to_store(self.marked(together.drop(_FIRST), together[_FIRST])))
 
-    def marked(self, rows: pl.DataFrame, matched: npt.NDArray[np.bool_]) -> pl.DataFrame:
+    def marked(self, rows: pl.DataFrame, matched: pl.Series) -> pl.DataFrame:
         """Rows of which some have found a partner, as they are kept."""
         if self.leaves:
-            return rows.filter(~pl.Series(matched, dtype=pl.Boolean))
-        return rows.with_columns(pl.col(_MATCHED) | pl.Series(matched, dtype=pl.Boolean))
+            return rows.filter(~matched)
+        return rows.with_columns(pl.col(_MATCHED) | matched)
 
     def expired(self, table: Multimap, batch: Batch) -> pl.DataFrame:
         """The rows that are not kept any longer."""
