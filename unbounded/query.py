@@ -200,11 +200,7 @@ class MicroBatches:
         """How much an ended run has not emitted yet, and until when; None where nothing waits."""
         if self._mode != "append" or not self._flow.evicts:
             return None
-        rows = {name: size["rows"] for name, size in self._home.metrics().items()}
-        groups, slices = (sum(rows[name] for name in rows if name.endswith(end)) for end in ("/groups", "/slices"))
-        # A slice is in a window that no earlier slice of its key is in, so the windows are no fewer.
-        mark = self._last.watermark if self._last is not None else None
-        return left_open(groups + slices, mark, at_least=slices > 0)
+        return left_open(self._home.metrics(), self._last.watermark if self._last is not None else None)
 
     def describe_pending(self) -> str:
         """Where the run stands, with what the batch reads, for error messages."""

@@ -130,12 +130,15 @@ def _instant(milliseconds: int) -> str:
 _ONE = "1 group stays open: it comes"
 
 
-def left_open(groups: int, watermark: int | None, *, at_least: bool = False) -> str | None:
-    """What to tell at the end of a run that leaves so many groups open, or more."""
-    if not groups:
+def left_open(sizes: Mapping[str, Mapping[str, int]], watermark: int | None) -> str | None:
+    """What to tell at the end of a run that leaves groups open in tables of these sizes; None if it leaves none."""
+    rows = {name: size["rows"] for name, size in sizes.items()}
+    groups, slices = (sum(rows[name] for name in rows if name.endswith(end)) for end in ("/groups", "/slices"))
+    if not groups + slices:
         return None
     now = f"is at {_instant(watermark)}" if watermark is not None else "is not set yet"
-    several, number = groups > 1 or at_least, f"at least {groups:,}" if at_least else f"{groups:,}"
+    # A slice is in a window that no earlier slice of its key is in, so the windows are no fewer.
+    several, number = groups + slices > 1 or slices > 0, f"{'at least ' if slices else ''}{groups + slices:,}"
     they, end = (f"{number} groups stay open: they come", "their ends") if several else (_ONE, "its end")
     return (
         f"{they} out when later rows move the watermark, which {now}, past {end}. "
