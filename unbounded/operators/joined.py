@@ -90,8 +90,7 @@ class StreamJoinOperator:
             found = pairs.collect(engine="in-memory")
             pairs = found.lazy()
             for side in tracked:
-                none = pl.repeat(value=False, n=met[side].height, eager=True)
-                matched[side] = none.scatter(found[_PLACE[side]], values=True)
+                matched[side] = _marks(met[side].height, found[_PLACE[side]])
         alone, updated, evicted = list[pl.LazyFrame](), 0, 0
         for side in _SIDES:
             buffer, table = self._buffers[side], tables.multimaps[side]
@@ -105,7 +104,7 @@ class StreamJoinOperator:
             updated, evicted = updated + stays.height, evicted + gone.height
             if buffer.shows_alone:
                 alone += [self._node.alone(one.lazy(), side) for one in buffer.unmatched(taken[side].alone, goes, gone)]
-        parts = [*self._shown(pairs, met["left"], matched.get("left")), *alone]
+        parts = [*self._shown(pairs, met["left"], matched), *alone]
         return Change(
             rows=pl.concat([part.select(self._node.answer) for part in parts]),
             taken=left.height + right.height,
@@ -136,8 +135,7 @@ class StreamJoinOperator:
             case "anti":
                 return [left.clear().lazy()]
             case "semi":
-                assert matched is not None
-                return [left.filter(matched).lazy()]
+                return [left.filter(matched["left"]).lazy()]
         return [pairs]
 
     # For people -----------------------------------------------------------------------------------
@@ -321,6 +319,11 @@ class _Buffer:
 
     def _key_text(self, name: str) -> str:
         return _text(self._node.named_keys[name].of(self._side))
+
+
+def _marks(height: int, places: pl.Series) -> pl.Series:
+    """Which of so many rows are at these places."""
+    return pl.repeat(value=False, n=height, eager=True).scatter(places, values=True)
 
 
 def _text(expr: pl.Expr) -> str:
