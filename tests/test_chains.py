@@ -144,10 +144,12 @@ def test_the_last_instant_of_a_window_is_in_it_whatever_the_unit_and_the_zone(dt
 
 def test_windows_shorter_than_the_watermark_can_tell_are_never_late_behind_one_another() -> None:
     def pipeline(frame: Any) -> Any:
-        inner = windows(frame.pipe(ub.with_watermark, "t", "0s"), "1100us", n=N)
+        # Half of them end a microsecond behind a full millisecond, so that their last instant is that.
+        marked = frame.pipe(ub.with_watermark, "t", "0s")
+        inner = marked.group_by_dynamic("t", every="500us", offset="1us", include_boundaries=True).agg(n=N)
         return inner.group_by(ub.window_time()).agg(n=TOTAL)
 
-    times = [START + timedelta(microseconds=700 * i) for i in range(40)]
+    times = [START + timedelta(microseconds=400 * i) for i in range(40)]
     assert_unified(pipeline, pl.DataFrame({"t": times}), output_mode="append", runs=20)
 
 

@@ -53,6 +53,7 @@ ORDER = (
     "moving",
     "resetting",
     "inputs",
+    "late",
     "report",
     "history",
     "query",

@@ -298,6 +298,26 @@ WRITTEN: dict[str, Case] = {
     "groups without rows to show": (lambda: frame().select("k").group_by("k").head(), r"beside the keys"),
     "concat side by side": (lambda: ub.concat([frame(), frame()], how="horizontal"), r"no fixed place.*how='vertical'"),  # type: ignore[call-overload]
     "concat of no frame": (lambda: ub.concat([frame(), "sales/"]), r"item 1 is a str.*StreamFrame"),  # type: ignore[list-item]
+    "late rows where none can be": (
+        lambda: frame().sink_memory(late="late"),
+        r"late='late'.*no step of this query leaves rows out.*with_watermark",
+    ),
+    "late rows in complete mode": (
+        lambda: windows(frame()).sink_memory(late="late", output_mode="complete"),
+        r"late='late'.*no step of this query leaves rows out",
+    ),
+    "late rows with a column of ours": (
+        lambda: windows(frame().with_columns(_window=1)).sink_memory(late="late"),
+        r"adds the column '_window'.*come to aggregate-1 have one.*Rename",
+    ),
+    "late rows in the output": (
+        lambda: windows(frame()).sink_parquet("out", checkpoint="ckpt", late="out/late"),
+        r"folder of late rows .*out/late and the output .*lie in one another",
+    ),
+    "late rows in the checkpoint": (
+        lambda: windows(frame()).sink_parquet("out", checkpoint="ckpt", late="ckpt"),
+        r"folder of late rows .*ckpt and the checkpoint .*lie in one another",
+    ),
     "generator that has begun": (
         lambda: ub.scan_generator(iter([]), schema=SCHEMA),  # type: ignore[arg-type]
         r"list_iterator.*cannot begin again.*def rows\(since, until\)",

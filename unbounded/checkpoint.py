@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -62,6 +62,8 @@ class Commit:
     watermarks: Mapping[str, int]
     """Per watermark name: newest event time seen, less the delay."""
     state: StateRef | None
+    late: Sequence[str] = ()
+    """What the batch staged of rows that came too late, to be seen from now on."""
 
     @property
     def batch(self) -> int:

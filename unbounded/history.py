@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from unbounded.checkpoint import Checkpoint, Commit, Intent
-from unbounded.connectors import Mode, Sink
-from unbounded.errors import CheckpointError, ConnectorError
+from unbounded.connectors import Mode, Offset, Sink
+from unbounded.errors import CheckpointError, ConnectorError, FinishedError
 from unbounded.state import Home
 from unbounded.state.homes import refuse_another
 
-__all__ = ["refuse_another_attempt", "refuse_another_history"]
+__all__ = ["refuse_another_attempt", "refuse_another_history", "refuse_more"]
 
 
 def refuse_another_history(checkpoint: Checkpoint, sink: Sink, home: Home, mode: Mode, following: int) -> None:
@@ -45,4 +47,13 @@ def refuse_another_attempt(checkpoint: Checkpoint, sink: Sink, home: Home, inten
         raise CheckpointError(
             f"{checkpoint.url} has lost {commit.state['name']}, the state of batch {intent.batch}, which "
             f"{sink.description} already holds. Restore it from a backup, or start with new ones"
+        )
+
+
+def refuse_more(checkpoint: Checkpoint, last: Commit | None, offsets: Mapping[str, Offset]) -> None:
+    """FinishedError if rows came after the input was declared ended."""
+    if offsets and last is not None and last.intent.final:
+        raise FinishedError(
+            f"the input of {checkpoint.url} was declared ended by available_now(final=True), and new rows "
+            f"came from {', '.join(map(repr, offsets))}. Start with a new checkpoint and a new output path"
         )

@@ -134,6 +134,7 @@ def start(
     wait: bool | None,
     watermark_policy: WatermarkPolicy | None,
     reread_bounded: str | timedelta | None,
+    late: str | os.PathLike[str] | None = None,
 ) -> StreamingQuery:
     """Check, open and begin a query; see `StreamFrame.sink`."""
     trigger = checked(trigger)
@@ -157,6 +158,7 @@ def start(
         name=name,
         watermark_policy=watermark_policy,
         reread_bounded=reread_bounded,
+        late=late,
         background=lambda task: queries[0].tidy_later(task),
         beside=Beside(f"unbounded durable {name or storage.url}"),
         forget_at_end=checkpoint is None,

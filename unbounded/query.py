@@ -11,6 +11,7 @@ the disk before the batch in front of it is committed, so a crash finds what it 
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -25,16 +26,16 @@ import polars as pl
 from unbounded.beside import Beside
 from unbounded.checkpoint import Checkpoint, Commit, Intent
 from unbounded.connectors import Identity, Mode, Offset, Sink, Stages, Tidies, WatermarkPolicy
-from unbounded.errors import FinishedError
-from unbounded.history import refuse_another_attempt, refuse_another_history
+from unbounded.history import refuse_another_attempt, refuse_another_history, refuse_more
 from unbounded.inputs import Inputs
+from unbounded.late import LateRows
 from unbounded.lineage import table_key
 from unbounded.operators import FINAL, Batch, Tables
 from unbounded.operators.flow import Flow, Outcome
 from unbounded.operators.modes import check
 from unbounded.plan import Node
 from unbounded.progress import Progress
-from unbounded.report import Phases, left_open, report
+from unbounded.report import Phases, left_open, report, running
 from unbounded.state import Home, StateRef
 from unbounded.watermarks import Patience, advanced, settled
 
@@ -71,14 +72,17 @@ class MicroBatches:
         name: str | None = None,
         watermark_policy: WatermarkPolicy | None = None,
         reread_bounded: str | timedelta | None = None,
+        late: str | os.PathLike[str] | None = None,
         background: Background = lambda task: task(),
         beside: Beside | None = None,
         forget_at_end: bool = False,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        check(plan, mode, sink, checkpoint.url)
-        self._flow = Flow(plan, mode, reread_bounded, keeps_table=sink.keeps_table)
+        self._late = LateRows(late)
+        check(plan, mode, sink, checkpoint.url, self._late.location)
+        self._flow = Flow(plan, mode, reread_bounded, keeps_table=sink.keeps_table, keeps_late=late is not None)
+        self._late.check(self._flow.operators)
         self._sink, self._mode, self._name = sink, mode, name
         self._stage = sink.stage if isinstance(sink, Stages) else None
         self._asked_policy = watermark_policy
@@ -116,8 +120,8 @@ class MicroBatches:
         """The plan, what is remembered, for how long and where, and what the sink guarantees."""
         sink = f"sink: {self._sink.description}, {self._mode} mode, {self._sink.guarantee}"
         home = f"state: {self._home.description}"
-        which = f"watermark: the {self._policy} of {', '.join(self._flow.marks)}{self._patience.explain()}"
-        return "\n\n".join([self._flow.explain(), *([which] if len(self._flow.marks) > 1 else []), f"{home}\n{sink}"])
+        beside = [*self._patience.explain(self._policy), *self._late.explain()]
+        return "\n\n".join([self._flow.explain(), *beside, f"{home}\n{sink}"])
 
     def growths(self) -> list[str]:
         """What will be remembered without a bound, and what would bound it."""
@@ -143,6 +147,7 @@ class MicroBatches:
         self._flow.open(self._wall_clock)
         if self._last is not None:  # a crash may have come before that, or in the midst of it
             self._inputs.acknowledge(self._last.intent.offsets)
+        self._late.open(self.id, self._last)
 
     @property
     def _sink_mode(self) -> Mode:
@@ -206,9 +211,7 @@ class MicroBatches:
         """Where the run stands, with what the batch reads, for error messages."""
         if self._running is None:
             return f"between batches, before batch {self._next_batch}"
-        text = str(dict(self._running.offsets))
-        offsets = text if len(text) <= 500 else f"{text[:500]}..."
-        return f"in batch {self._running.batch} (offsets {offsets}), of which nothing was committed"
+        return running(self._running)
 
     def _next(self, limited: bool, ends: Mapping[str, Offset | None] | None) -> _Computed | None:
         """The batch that was computed ahead, or else the next one."""
@@ -235,11 +238,7 @@ class MicroBatches:
     def _plan(self, limited: bool, ends: Mapping[str, Offset | None] | None) -> Intent | None:
         positions = self._last.positions if self._last is not None else {}
         offsets = self._inputs.latest(positions, ends, limited=limited)
-        if offsets and self._last is not None and self._last.intent.final:
-            raise FinishedError(
-                f"the input of {self._checkpoint.url} was declared ended by available_now(final=True), and new rows "
-                f"came from {', '.join(map(repr, offsets))}. Start with a new checkpoint and a new output path"
-            )
+        refuse_more(self._checkpoint, self._last, offsets)
         self._patience.hear(offsets, self._wall_clock())
         watermark = self._watermark()
         moved = watermark != (self._last.watermark if self._last is not None else None)
@@ -341,6 +340,7 @@ class MicroBatches:
             positions=self._inputs.positions(before.positions if before is not None else {}, intent.offsets),
             watermarks=advanced(before.watermarks if before is not None else {}, outcome.seen, self._patience.delays),
             state=None,
+            late=self._late.stage(intent, attempt, outcome.late),
         )
 
     def _adopt(self, intent: Intent, receipt: Mapping[str, Any]) -> Progress:
@@ -366,6 +366,7 @@ class MicroBatches:
         """
         self._running = None
         self._inputs.acknowledge(intent.offsets)
+        self._late.publish(self._last)
         self._background(partial(self._tidy, intent.batch))
         now = self._clock()
         interval = now - self._reported if self._reported is not None else 0.0

@@ -14,7 +14,7 @@ from unbounded.operators import FINAL
 from unbounded.operators.flow import Outcome
 from unbounded.progress import OperatorProgress, Progress, SinkProgress, SourceProgress
 
-__all__ = ["Phases", "left_open", "report"]
+__all__ = ["Phases", "left_open", "report", "running"]
 
 
 @dataclass
@@ -131,16 +131,24 @@ _ONE = "1 group stays open: it comes"
 
 
 def left_open(sizes: Mapping[str, Mapping[str, int]], watermark: int | None) -> str | None:
-    """What to tell at the end of a run that leaves groups open in tables of these sizes; None if it leaves none."""
+    """What to tell at the end of a run that leaves groups open, by the sizes of its tables; None if none is."""
     rows = {name: size["rows"] for name, size in sizes.items()}
     groups, slices = (sum(rows[name] for name in rows if name.endswith(end)) for end in ("/groups", "/slices"))
-    if not groups + slices:
+    # A slice is in a window that no earlier slice of its key is in, so the windows are no fewer.
+    least, at_least = groups + slices, slices > 0
+    if not least:
         return None
     now = f"is at {_instant(watermark)}" if watermark is not None else "is not set yet"
-    # A slice is in a window that no earlier slice of its key is in, so the windows are no fewer.
-    several, number = groups + slices > 1 or slices > 0, f"{'at least ' if slices else ''}{groups + slices:,}"
+    several, number = least > 1 or at_least, f"at least {least:,}" if at_least else f"{least:,}"
     they, end = (f"{number} groups stay open: they come", "their ends") if several else (_ONE, "its end")
     return (
         f"{they} out when later rows move the watermark, which {now}, past {end}. "
         "If no more rows will come, close them with trigger=ub.available_now(final=True)"
     )
+
+
+def running(intent: Intent) -> str:
+    """Which batch runs, with what it reads, for error messages."""
+    text = str(dict(intent.offsets))
+    offsets = text if len(text) <= 500 else f"{text[:500]}..."
+    return f"in batch {intent.batch} (offsets {offsets}), of which nothing was committed"

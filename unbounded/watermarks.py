@@ -108,10 +108,11 @@ class Patience:
         sources = self._sources.get(name, ())
         return bool(sources) and all(now - self._heard.get(one, now) >= self._timeouts[one] for one in sources)
 
-    def explain(self) -> str:
-        """A sentence about the sources for which no watermark waits for ever; "" if there are none."""
+    def explain(self, policy: WatermarkPolicy) -> list[str]:
+        """A line that says how one watermark comes of several, and for which sources it does not wait for ever."""
         named = (f"{name!r} after {timeout.total_seconds():g} s" for name, timeout in self._timeouts.items())
-        return f"; it no longer waits for a source without rows: {', '.join(named)}" if self._timeouts else ""
+        unless = f"; it no longer waits for a source without rows: {', '.join(named)}" if self._timeouts else ""
+        return [f"watermark: the {policy} of {', '.join(self.delays)}{unless}"] if len(self.delays) > 1 else []
 
 
 def settled(asked: WatermarkPolicy | None, began: WatermarkPolicy, *, where: str, several: bool) -> WatermarkPolicy:

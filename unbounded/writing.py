@@ -48,6 +48,7 @@ class SinkOptions(TypedDict, total=False):
     wait: bool | None
     watermark_policy: WatermarkPolicy | None
     reread_bounded: str | timedelta | None
+    late: str | os.PathLike[str] | None
 
 
 class ParquetSinkOptions(SinkOptions, ParquetOptions):
@@ -127,6 +128,11 @@ class Writable:
             may be, "10m"; by default only at the next start. A row is joined with what was read for its batch, and a
             batch that is run again after a crash with what is there then. A frame of `ub.read_sink` stays as it was.
 
+        late: a folder for the rows that came too late, which are counted in any case, and are lost without it: Parquet
+            files in a folder for each step that found some late, `late/aggregate-1/*.parquet`. A row is as it came to
+            that step, with `_operator`, the `_watermark` it came behind, and the label of the `_window` for which it
+            was late; once for each of these. Exactly once, whatever the sink is.
+
         Raises PlanError with all reasons if the plan cannot be kept in this mode, CheckpointError if the
         checkpoint does not fit, and, if it waits, the query's own error.
         """
@@ -150,6 +156,7 @@ class Writable:
             wait=options.get("wait"),
             watermark_policy=options.get("watermark_policy"),
             reread_bounded=options.get("reread_bounded"),
+            late=options.get("late"),
         )
 
     def sink_parquet(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import polars as pl
 
@@ -27,6 +27,7 @@ __all__ = [
     "Operator",
     "Remembers",
     "Tables",
+    "TellsLate",
     "at_least_milliseconds",
     "at_most_milliseconds",
     "closing_instant",
@@ -134,6 +135,23 @@ class Operator(Remembers, Protocol):
 
     def step(self, rows: pl.DataFrame, tables: Tables, batch: Batch) -> Change:
         """Take the prepared rows of one batch into the tables."""
+
+
+@runtime_checkable
+class TellsLate(Protocol):
+    """An operator that leaves out late rows, and can say which."""
+
+    id: str
+
+    @property
+    def late_schema(self) -> pl.Schema:
+        """The columns of these rows but for `LABEL`."""
+
+    def late_rows(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame | None:
+        """Of the rows that `prepare` is given those that are late, once for each window in `LABEL`, if it has windows.
+
+        As many as the step says; None if it leaves none out. Asked only where there is a watermark to be late behind.
+        """
 
 
 def closing_instant(clocks: Mapping[str, Clock], schema: Mapping[str, pl.DataType]) -> pl.Expr:

@@ -129,6 +129,23 @@ class AggregateOperator:
             closing = closing_instant(self._clocks, self._key)
         return partial.with_columns(closing.alias(EXPIRY))
 
+    @property
+    def late_schema(self) -> pl.Schema:
+        return (self._node.input if self._window is None else self._window.input).schema
+
+    def late_rows(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame | None:
+        """Looked for anew, row by row, and not in the partial rows: whoever does not ask for them pays nothing."""
+        if not self._closes:
+            return None
+        labelled = rows if self._window is None else self._window.assign(rows)
+        keys = dict(zip(self._node.key_names, self._at(self._node.keys, batch), strict=True))
+        names = {name: f"__closes_{i}__" for i, name in enumerate(self._clocks)}
+        clocks = {names[name]: clock for name, clock in self._clocks.items()}
+        closing = closing_instant(clocks, {names[name]: self._node.schema[name] for name in self._clocks})
+        timed = labelled.with_columns(keys[name].alias(as_) for name, as_ in names.items())
+        beside = [] if self._window is None else [LABEL]
+        return timed.filter(closing <= batch.late).select(*self.late_schema, *beside)
+
     def _lists(self, batch: Batch) -> Sequence[pl.Expr]:
         return self._at([expr for one in self._values for expr in one.wanted()], batch)
 

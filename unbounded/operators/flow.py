@@ -7,7 +7,7 @@ together; an operator's rows then start the plan of the next level.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal
@@ -19,32 +19,22 @@ from unbounded.errors import PlanError
 from unbounded.lineage import is_whole, table_key
 from unbounded.now import at, tells_time
 from unbounded.operators import Batch, Change, Operator, Tables, at_most_milliseconds
-from unbounded.operators.aggregate import AggregateOperator
 from unbounded.operators.answer import schema_text, spec_record
 from unbounded.operators.bounded import BoundedTables
+from unbounded.operators.choosing import kind_of, operator_of
 from unbounded.operators.explaining import explained
-from unbounded.operators.in_order import InOrderOperator
 from unbounded.operators.joined import StreamJoinOperator
-from unbounded.operators.keep import KeepOperator
 from unbounded.operators.modes import may_repeat_keys
-from unbounded.operators.positioned import PositionedOperator
-from unbounded.operators.sessions import SessionOperator
-from unbounded.operators.telling import carries, counts
-from unbounded.operators.unique import UniqueOperator
-from unbounded.pairs import StreamJoin
+from unbounded.operators.telling import carries, counts, late_of
 from unbounded.partials.columns import overflow
 from unbounded.plan import (
     Aggregate,
-    InOrder,
     Join,
-    Keep,
     Lookup,
     Node,
-    Positioned,
     Scan,
     Static,
     Step,
-    Unique,
     Watermark,
     is_bounded,
     lower_filters,
@@ -72,6 +62,8 @@ class Outcome:
     seen: Mapping[str, int]
     """The newest event time per watermark name, in epoch ms; missing where none was seen."""
     changes: Mapping[str, Change]
+    late: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    """The rows that came too late, by operator, if they are to be kept."""
 
 
 class Flow:
@@ -79,13 +71,20 @@ class Flow:
 
     Bounded tables are read by `open`, and again as `BoundedTables` says. `run` may be called again for the same
     batch only after the tables of state were restored. `keeps_table` says whether the sink replaces rows by their
-    key; to one that does not, rows of one key are as good as any.
+    key; to one that does not, rows of one key are as good as any. `keeps_late` asks for the rows that came too late.
     """
 
     def __init__(
-        self, plan: Node, mode: Mode, reread_bounded: str | timedelta | None = None, *, keeps_table: bool = True
+        self,
+        plan: Node,
+        mode: Mode,
+        reread_bounded: str | timedelta | None = None,
+        *,
+        keeps_table: bool = True,
+        keeps_late: bool = False,
     ) -> None:
         self.plan, self.mode, self._keeps_table = lower_filters(plan), mode, keeps_table
+        self._keeps_late = keeps_late
         self.scans = {node.name: node for node in walk(self.plan) if isinstance(node, Scan)}
         # A filter below its watermark may make two nodes of one: all of them tell the same watermark.
         marks = [node for node in walk(self.plan) if isinstance(node, Watermark)]
@@ -107,30 +106,14 @@ class Flow:
 
     def _add_operator(self, node: Node) -> None:
         """Give a node that must remember its operator, named by its kind and by which of that kind it is."""
-
-        def named(kind: str) -> str:
-            return f"{kind}-{1 + sum(one.id.startswith(f'{kind}-') for one in self.operators)}"
-
-        match node:
-            case Aggregate():
-                id = named("session" if isinstance(node, Sessions) else "aggregate")
-                seen = self._note_carrier(id, node)
-                if isinstance(node, Sessions):
-                    self._operators[_id_of(node)] = SessionOperator(id, node, self.mode, seen)
-                else:
-                    self._operators[_id_of(node)] = AggregateOperator(id, node, self.mode, seen)
-                if (scan := counts(node)) is not None:
-                    self._counters[scan.name] = id
-            case Unique():
-                self._operators[_id_of(node)] = UniqueOperator(named("unique"), node)
-            case Positioned():
-                self._operators[_id_of(node)] = PositionedOperator(named(node.verb), node)
-            case Keep():
-                self._operators[_id_of(node)] = KeepOperator(named(node.verb), node)
-            case InOrder():
-                self._operators[_id_of(node)] = InOrderOperator(named("merge_sorted"), node)
-            case StreamJoin():
-                self._operators[_id_of(node)] = StreamJoinOperator(named("join"), node)
+        kind = kind_of(node)
+        if kind is None:
+            return
+        id = f"{kind}-{1 + sum(one.id.startswith(f'{kind}-') for one in self.operators)}"
+        seen = self._note_carrier(id, node) if isinstance(node, Aggregate) else None
+        self._operators[_id_of(node)] = operator_of(id, node, self.mode, seen)
+        if isinstance(node, Aggregate) and (scan := counts(node)) is not None:
+            self._counters[scan.name] = id
 
     def _note_carrier(self, id: str, node: Aggregate) -> str | None:
         found = carries(node)
@@ -199,21 +182,26 @@ class Flow:
         self._shares = False
         lazies: dict[int, pl.LazyFrame] = {}
         changes: dict[str, Change] = {}
+        kept: dict[str, pl.DataFrame] = {}
         early, late = self._monitored
         numbers = [rows[name].select(self._count_of(name)) for name in self.scans if name not in self._counters]
         monitors = [*numbers, *(self._newest(mark, lazies, rows) for mark in early)]
         noted: list[pl.DataFrame] | None = None
         for level in self._levels:
             operators = [(node, self._operators[_id_of(node)]) for node in level]
+            taken = [(one, [self._lazy(below, lazies, rows) for below in _taken_by(node)]) for node, one in operators]
             plans: list[pl.LazyFrame] = []
-            for node, one in operators:
-                given = [self._lazy(below, lazies, rows) for below in _taken_by(node)]
+            for one, given in taken:
                 if isinstance(one, StreamJoinOperator):
                     plans += one.prepare_sides(given[0], given[1], batch)
                 else:
                     plans.append(one.prepare(given[0], tables.of(one), batch))
-            collected = self._collect([*plans, *(monitors if noted is None else [])], large=noted is None)
-            noted = collected[len(plans) :] if noted is None else noted
+            late_rows = late_of(taken, batch) if self._keeps_late else {}
+            self._shares |= bool(late_rows)
+            own = [*plans, *late_rows.values()]
+            collected = self._collect([*own, *(monitors if noted is None else [])], large=noted is None)
+            kept |= zip(late_rows, collected[len(plans) :], strict=False)
+            noted = collected[len(own) :] if noted is None else noted
             partials = iter(collected)
             for node, operator in operators:
                 if isinstance(operator, StreamJoinOperator):
@@ -240,6 +228,7 @@ class Flow:
             read=read,
             seen=self._seen(changes, told),
             changes=changes,
+            late=kept,
         )
 
     def _collect(self, plans: Sequence[pl.LazyFrame], *, large: bool) -> list[pl.DataFrame]:

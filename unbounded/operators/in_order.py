@@ -49,6 +49,13 @@ class InOrderOperator:
         columns = {name: str(dtype) for name, dtype in self._node.schema.items()}
         return {"kind": "in order", "keys": list(self._node.keys), "columns": columns}
 
+    @property
+    def late_schema(self) -> pl.Schema:
+        return self._node.schema
+
+    def late_rows(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame | None:
+        return rows.filter(closing_instant(self._clocks, self._node.schema) <= batch.late)
+
     def prepare(self, rows: pl.LazyFrame, tables: Mapping[str, Table], batch: Batch) -> pl.LazyFrame:
         return rows.with_columns(closing_instant(self._clocks, self._node.schema).alias(_EXPIRY))
 

@@ -129,7 +129,7 @@ class StreamJoinOperator:
     def _paired(self, left: pl.LazyFrame, right: pl.LazyFrame) -> pl.LazyFrame:
         return self._node.paired(left, right, beside=() if self._buckets is None else (BUCKET,))
 
-    def _shown(self, pairs: pl.LazyFrame, left: pl.DataFrame, matched: pl.Series | None) -> list[pl.LazyFrame]:
+    def _shown(self, pairs: pl.LazyFrame, left: pl.DataFrame, matched: Mapping[Side, pl.Series]) -> list[pl.LazyFrame]:
         """What comes out because it has a partner."""
         match self._node.how:
             case "anti":

@@ -31,11 +31,11 @@ __all__ = ["check", "may_repeat_keys", "reasons_against"]
 _REPEATING = ("explode", "unpivot")  # verbs that make several rows of one
 
 
-def check(plan: Node, mode: Mode, sink: Sink, checkpoint: str) -> None:
-    """Raise one PlanError with every reason why `plan` cannot be kept in `mode` by `sink`."""
+def check(plan: Node, mode: Mode, sink: Sink, checkpoint: str, late: str | None = None) -> None:
+    """Raise one PlanError with every reason why `plan` cannot be kept in `mode` by `sink`, with `late` rows there."""
     if mode not in ("append", "update", "complete"):
         raise PlanError(f"output_mode is {mode!r}. Write 'append', 'update' or 'complete'")
-    reasons = [*reasons_against(plan, mode), *_sink_reasons(plan, mode, sink), *_loops(plan, sink, checkpoint)]
+    reasons = [*reasons_against(plan, mode), *_sink_reasons(plan, mode, sink), *_loops(plan, sink, checkpoint, late)]
     if reasons:
         raise PlanError("; and ".join(reasons) if len(reasons) < 3 else "\n  - " + "\n  - ".join(reasons))
 
@@ -268,7 +268,7 @@ def _sink_reasons(plan: Node, mode: Mode, sink: Sink) -> Iterator[str]:
         node = node.inputs[0]
 
 
-def _loops(plan: Node, sink: Sink, checkpoint: str) -> Iterator[str]:
+def _loops(plan: Node, sink: Sink, checkpoint: str, late: str | None) -> Iterator[str]:
     """A query that reads what it writes would never end."""
     written = {"the checkpoint": checkpoint}
     if isinstance(sink, Located):
@@ -284,6 +284,8 @@ def _loops(plan: Node, sink: Sink, checkpoint: str) -> Iterator[str]:
         if isinstance(node, Scan) and isinstance(node.source, PutsAside)
         for option, place in node.source.places_aside.items()
     }
+    if late is not None:
+        aside["the folder of late rows"] = late
     for option, place in aside.items():
         for what, other in written.items():
             if _one_in_the_other(place.rstrip("/"), other.rstrip("/")):

@@ -90,6 +90,16 @@ class SessionOperator:
         session = f"{self._node.column}: {self._time} gap {self._node.gap}"
         return {"kind": "session", "keys": keys, "session": session, "state": list(self._cut.canonical)}
 
+    @property
+    def late_schema(self) -> pl.Schema:
+        return self._node.input.schema
+
+    def late_rows(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame | None:
+        if not self._closes:
+            return None
+        ends = rows.with_columns(one.alias(END) for one in self._at([self._node.ends], batch))
+        return ends.filter(closing_instant(self._clocks, {END: self._time}) <= batch.late).select(*self.late_schema)
+
     # One batch ----------------------------------------------------------------------------------
     def prepare(self, rows: pl.LazyFrame, tables: Tables, batch: Batch) -> pl.LazyFrame:
         """The sessions of the batch alone; rows that are in none, and late ones, in one row per key without a start."""

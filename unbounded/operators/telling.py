@@ -1,12 +1,17 @@
-"""Which aggregate tells how many rows a source gave, and its newest event time, so that nobody looks again?"""
+"""Which operator tells how many rows a source gave, its newest event time, and which rows came too late?"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
+import polars as pl
+
 from unbounded.lineage import clocks, passing
+from unbounded.operators import Batch, TellsLate
 from unbounded.plan import Aggregate, Node, Scan, Step, Watermark
 from unbounded.windows import Window
 
-__all__ = ["carries", "counts"]
+__all__ = ["carries", "counts", "late_of"]
 
 
 def counts(node: Aggregate) -> Scan | None:
@@ -43,3 +48,11 @@ def carries(node: Aggregate) -> tuple[Watermark, str] | None:
     # Of windows with gaps, the rows between them are dropped.
     gaps = any(isinstance(one, Window) and one.has_gaps for one in path)
     return None if gaps or column not in clocks(node.input) else (below, column)
+
+
+def late_of(taken: Iterable[tuple[object, Sequence[pl.LazyFrame]]], batch: Batch) -> dict[str, pl.LazyFrame]:
+    """Of the rows that operators take those that came too late, by operator; of those that can say."""
+    if batch.late is None:
+        return {}
+    asked = {one.id: one.late_rows(given[0], batch) for one, given in taken if isinstance(one, TellsLate)}
+    return {id: rows for id, rows in asked.items() if rows is not None}

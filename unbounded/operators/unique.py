@@ -68,6 +68,15 @@ class UniqueOperator:
         kind = "unique" if self._node.within is None else "unique within watermark"
         return {"kind": kind, "keys": {name: str(dtype) for name, dtype in self._seen.key.items()}}
 
+    @property
+    def late_schema(self) -> pl.Schema:
+        return self._schema
+
+    def late_rows(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame | None:
+        if not self._clocks:
+            return None
+        return rows.filter(closing_instant(self._clocks, self._schema) <= batch.late)
+
     def prepare(self, rows: pl.LazyFrame, tables: Mapping[str, Table], batch: Batch) -> pl.LazyFrame:
         """All rows. Measured: which are the first of their value takes Polars half as long once they are there."""
         late = pl.lit(value=False)

@@ -1,0 +1,56 @@
+"""Which operator keeps a node up to date?"""
+
+from __future__ import annotations
+
+from unbounded.connectors import Mode
+from unbounded.operators import Operator
+from unbounded.operators.aggregate import AggregateOperator
+from unbounded.operators.in_order import InOrderOperator
+from unbounded.operators.joined import StreamJoinOperator
+from unbounded.operators.keep import KeepOperator
+from unbounded.operators.positioned import PositionedOperator
+from unbounded.operators.sessions import SessionOperator
+from unbounded.operators.unique import UniqueOperator
+from unbounded.pairs import StreamJoin
+from unbounded.plan import Aggregate, InOrder, Keep, Node, Positioned, Unique
+from unbounded.sessions import Sessions
+
+__all__ = ["kind_of", "operator_of"]
+
+
+def kind_of(node: Node) -> str | None:
+    """What the operator of a node is called, with its number behind; None for a node that remembers nothing."""
+    match node:
+        case Sessions():
+            return "session"
+        case Aggregate():
+            return "aggregate"
+        case Unique():
+            return "unique"
+        case Positioned() | Keep():
+            return node.verb
+        case InOrder():
+            return "merge_sorted"
+        case StreamJoin():
+            return "join"
+    return None
+
+
+def operator_of(id: str, node: Node, mode: Mode, seen: str | None) -> Operator | StreamJoinOperator:
+    """The operator of a node that has a kind; `seen` is as for an aggregate."""
+    match node:
+        case Sessions():
+            return SessionOperator(id, node, mode, seen)
+        case Aggregate():
+            return AggregateOperator(id, node, mode, seen)
+        case Unique():
+            return UniqueOperator(id, node)
+        case Positioned():
+            return PositionedOperator(id, node)
+        case Keep():
+            return KeepOperator(id, node)
+        case InOrder():
+            return InOrderOperator(id, node)
+        case StreamJoin():
+            return StreamJoinOperator(id, node)
+    raise AssertionError(node)
