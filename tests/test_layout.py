@@ -36,6 +36,7 @@ ORDER = (
     "partials",
     "aggregates",
     "plan",
+    "sequence",
     "windows",
     "sessions",
     "lineage",

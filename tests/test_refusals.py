@@ -33,6 +33,12 @@ def windows(f: ub.StreamFrame) -> ub.StreamFrame:
     return f.with_watermark("t", "1h").group_by_dynamic("t", every="5m", group_by="k").agg(pl.len())
 
 
+def named(name: str) -> ub.StreamFrame:
+    return ub.scan_memory(ub.MemorySource(SCHEMA), name=name)
+
+
+IN_BOTH, OTHER = named("a"), named("b")
+
 Case = tuple[Callable[[], Any], str]
 
 WRITTEN: dict[str, Case] = {
@@ -298,6 +304,26 @@ WRITTEN: dict[str, Case] = {
     "groups without rows to show": (lambda: frame().select("k").group_by("k").head(), r"beside the keys"),
     "concat side by side": (lambda: ub.concat([frame(), frame()], how="horizontal"), r"no fixed place.*how='vertical'"),  # type: ignore[call-overload]
     "concat of no frame": (lambda: ub.concat([frame(), "sales/"]), r"item 1 is a str.*StreamFrame"),  # type: ignore[list-item]
+    "a bounded frame that is to go on": (
+        lambda: ub.concat_sequential(frame(), frame().clear()),
+        r"the second part goes on.*is a LazyFrame.*ub\.concat\(\[stream, bounded\]\)",
+    ),
+    "one source in both parts": (
+        lambda: ub.concat_sequential(IN_BOTH, ub.concat([IN_BOTH, named("b")])),
+        r"source 'a' is to wait for itself.*filter\(",
+    ),
+    "parts in two orders": (
+        lambda: ub.concat([ub.concat_sequential(IN_BOTH, OTHER), ub.concat_sequential(OTHER, IN_BOTH)]).sink_memory(),
+        r"is to wait for itself.*in another order. Put the parts in one order",
+    ),
+    "a history that is no frame": (
+        lambda: ub.concat_sequential("sales/", IN_BOTH),  # type: ignore[call-overload]
+        r"concat_sequential\(\).*0 is a str",
+    ),
+    "a history beside the stream": (
+        lambda: ub.concat_sequential(IN_BOTH, OTHER, how="horizontal"),  # type: ignore[call-overload]
+        r"concat_sequential\(how='horizontal'\).*no fixed place",
+    ),
     "late rows where none can be": (
         lambda: frame().sink_memory(late="late"),
         r"late='late'.*no step of this query leaves rows out.*with_watermark",

@@ -57,7 +57,14 @@ from unbounded.spark.reading import DataStreamReader, read_stream
 from unbounded.spark.writing import DataStreamWriter
 from unbounded.state.homes import StateOptions, files_state, postgresql_state, sqlite_state
 from unbounded.trigger import Trigger, available_now, once, processing_time
-from unbounded.unified import FrameT, concat, group_by_session, unique_within_watermark, with_watermark
+from unbounded.unified import (
+    FrameT,
+    concat,
+    concat_sequential,
+    group_by_session,
+    unique_within_watermark,
+    with_watermark,
+)
 from unbounded.windows import window_time
 
 readStream = read_stream
@@ -99,6 +106,7 @@ __all__ = [
     "aggregate",
     "available_now",
     "concat",
+    "concat_sequential",
     "current_timestamp",
     "files_state",
     "group_by_session",

@@ -64,6 +64,8 @@ class Commit:
     state: StateRef | None
     late: Sequence[str] = ()
     """What the batch staged of rows that came too late, to be seen from now on."""
+    ended: Sequence[str] = ()
+    """The sources that are never read again, because others that waited for their end have begun."""
 
     @property
     def batch(self) -> int:

@@ -203,7 +203,8 @@ class StreamingQuery(ShownQuery):
                     started = time.monotonic()
                     found = self._look(run)
                     pause = _SHORTEST_PAUSE if found else min(2 * pause, _LONGEST_PAUSE)
-                    wait = max(every.pause(started, time.monotonic()), 0.0 if found else pause)
+                    due = 0.0 if self._batches.is_catching_up else every.pause(started, time.monotonic())
+                    wait = max(due, 0.0 if found else pause)
                     if self._wake.wait(wait):
                         self._wake.clear()
 

@@ -5,7 +5,7 @@ Every method takes and gives offsets by source name, and leaves out the sources 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import polars as pl
@@ -24,10 +24,12 @@ Offsets: TypeAlias = Mapping[str, Offset]
 class Inputs:
     """The sources of one run by their names, and the logs in which a home keeps what some of them have seen.
 
-    Mutable: `_noted` is what the batch that runs adds to those logs.
+    `waits` are the sources that wait for others to end, by name, and for which.
+
+    Mutable: `_noted` is what the batch that runs adds to those logs, `ended` the sources that others waited for.
     """
 
-    def __init__(self, scans: Mapping[str, Scan], home: Home) -> None:
+    def __init__(self, scans: Mapping[str, Scan], home: Home, waits: Mapping[str, frozenset[str]] = {}) -> None:
         # A frame may be used in several queries, so what one run has seen must not be known to another.
         self.sources: Mapping[str, Source] = {
             name: scan.source.fresh() if isinstance(scan.source, Remembers) else scan.source
@@ -42,6 +44,8 @@ class Inputs:
             name: home.log(f"source {name}", source.memory_schema) for name, source in self._remembering.items()
         }
         self._noted: dict[str, pl.DataFrame] = {}
+        self._waits = waits
+        self.ended: frozenset[str] = frozenset()
 
     @property
     def remember(self) -> bool:
@@ -63,8 +67,9 @@ class Inputs:
             for name, source in self.sources.items()
         }
 
-    def restore(self) -> None:
-        """Hand back what the home has restored."""
+    def restore(self, ended: Iterable[str]) -> None:
+        """Hand back what the home has restored, and what the last commit says has ended."""
+        self.ended = frozenset(ended)
         for name, log in self._logs.items():
             for rows in log.restored():
                 self._remembering[name].remember(rows)
@@ -75,15 +80,46 @@ class Inputs:
         return {name: source.end() for name, source in self.sources.items()}
 
     def latest(self, positions: Offsets, ends: Mapping[str, Offset | None] | None, *, limited: bool) -> Offsets:
-        """How far the next batch reads: behind `positions`, not past `ends` if there are some."""
+        """How far the next batch reads: behind `positions`, not past `ends` if there are some.
+
+        A source that waits for others is asked once these have nothing more to give, also behind `ends`.
+        """
         found: dict[str, Offset] = {}
-        for name, source in self.sources.items():
-            if ends is not None and ends[name] is None:
-                continue
-            until = source.latest(positions.get(name), ends[name] if ends else None, limited=limited)
-            if until is not None:
-                found[name] = until
+
+        def ask(name: str) -> None:
+            bounded = ends is not None and ends[name] is None
+            if name not in self.ended and not bounded and not self._held(name, found, positions):
+                until = self.sources[name].latest(
+                    positions.get(name), ends[name] if ends is not None else None, limited=limited
+                )
+                if until is not None:
+                    found[name] = until
+
+        for name in sorted(self.sources, key=lambda name: len(self._waits.get(name, ()))):  # the first ones first
+            ask(name)
         return found
+
+    def _held(self, name: str, found: Offsets, positions: Offsets) -> bool:
+        """Whether a source still waits for another, which has rows, or files that are not complete."""
+        for first in self._waits.get(name, frozenset()) - self.ended:
+            source = self.sources[first]
+            incomplete = first in self.counting and self.counting[first].metrics().get("waiting")
+            if first in found or incomplete or source.latest(positions.get(first), None, limited=True) is not None:
+                return True
+        return False
+
+    def ended_by(self, until: Offsets) -> frozenset[str]:
+        """The sources that have ended with a batch: one that waited for them has rows in it."""
+        return self.ended.union(*(first for name, first in self._waits.items() if name in until))
+
+    @property
+    def resting(self) -> frozenset[str]:
+        """The sources that have ended, or wait: none of them can send rows now."""
+        return self.ended.union(name for name, first in self._waits.items() if not first <= self.ended)
+
+    def reads_history(self, until: Offsets) -> bool:
+        """Whether a batch read of a source for which another waits."""
+        return any(first & until.keys() for first in self._waits.values())
 
     def read(self, positions: Offsets, until: Offsets) -> dict[str, pl.LazyFrame]:
         """Exactly the rows behind `positions` up to `until`, of every source."""
@@ -125,6 +161,7 @@ class Inputs:
 
     def pass_over(self, until: Offsets) -> None:
         """The batch happened: never offer its range again."""
+        self.ended = self.ended_by(until)
         for name, source in self._remembering.items():
             if name in until:
                 rows = self._noted.pop(name, None)

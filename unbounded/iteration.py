@@ -96,7 +96,8 @@ def _steps(batches: MicroBatches, trigger: Trigger) -> Generator[None, None, Non
                     if found:
                         yield
                     pause = _SHORTEST_PAUSE if found else min(2 * pause, _LONGEST_PAUSE)
-                    _rest(max(every.pause(started, time.monotonic()), 0.0 if found else pause))
+                    due = 0.0 if batches.is_catching_up else every.pause(started, time.monotonic())
+                    _rest(max(due, 0.0 if found else pause))
     finally:
         batches.close()
 

@@ -29,13 +29,13 @@ from unbounded.connectors import Identity, Mode, Offset, Sink, Stages, Tidies, W
 from unbounded.history import refuse_another_attempt, refuse_another_history, refuse_more
 from unbounded.inputs import Inputs
 from unbounded.late import LateRows
-from unbounded.lineage import table_key
 from unbounded.operators import FINAL, Batch, Tables
 from unbounded.operators.flow import Flow, Outcome
-from unbounded.operators.modes import check
+from unbounded.operators.modes import check, sink_mode
 from unbounded.plan import Node
 from unbounded.progress import Progress
 from unbounded.report import Phases, left_open, report, running
+from unbounded.sequence import waits
 from unbounded.state import Home, StateRef
 from unbounded.watermarks import Patience, advanced, settled
 
@@ -93,7 +93,7 @@ class MicroBatches:
         self.run_id = secrets.token_hex(16)
         self._tables = Tables.declared(home, self._flow.tables())
         self._patience = Patience(self._flow.marks, self._flow.scans)
-        self._inputs = Inputs(self._flow.scans, home)
+        self._inputs = Inputs(self._flow.scans, home, waits(plan))
         self._reported: float | None = None
         self._last: Commit | None = None
         self._pending: Intent | None = None
@@ -119,9 +119,8 @@ class MicroBatches:
     def explain(self) -> str:
         """The plan, what is remembered, for how long and where, and what the sink guarantees."""
         sink = f"sink: {self._sink.description}, {self._mode} mode, {self._sink.guarantee}"
-        home = f"state: {self._home.description}"
         beside = [*self._patience.explain(self._policy), *self._late.explain()]
-        return "\n\n".join([self._flow.explain(), *beside, f"{home}\n{sink}"])
+        return "\n\n".join([self._flow.explain(), *beside, f"state: {self._home.description}\n{sink}"])
 
     def growths(self) -> list[str]:
         """What will be remembered without a bound, and what would bound it."""
@@ -136,32 +135,28 @@ class MicroBatches:
         several = len(self._flow.marks) > 1
         self._policy = settled(self._asked_policy, began, where=self._checkpoint.url, several=several)
         identity = Identity(self._checkpoint.id, self.run_id, self._name)
-        self._sink.open(identity, self._flow.plan.schema, self._flow.key, self._sink_mode)
+        self._sink.open(
+            identity, self._flow.plan.schema, self._flow.key, sink_mode(self._flow.plan, self._mode, self._sink)
+        )
         self._last, self._pending = self._checkpoint.last, self._checkpoint.pending
         if self._sink_tells and (receipt := self._sink.written(self._next_batch)) is not None:
             self._pending = Commit.of(receipt).intent
         following = self._next_batch + (self._pending is not None)
         refuse_another_history(self._checkpoint, self._sink, self._home, self._mode, following)
-        self._restore(self._last.state if self._last is not None else None)
+        self._restore(self._last)
         self._checkpoint.describe(self._flow.described(self._inputs.logged))
         self._flow.open(self._wall_clock)
         if self._last is not None:  # a crash may have come before that, or in the midst of it
             self._inputs.acknowledge(self._last.intent.offsets)
         self._late.open(self.id, self._last)
 
-    @property
-    def _sink_mode(self) -> Mode:
-        """A table of one row without a key is replaced whole: what is update to the plan is complete to its sink."""
-        whole = self._mode == "update" and table_key(self._flow.plan) == {} and self._sink.keeps_table
-        return "complete" if whole and "complete" in self._sink.modes else self._mode
-
     def _pinned(self) -> dict[str, Any]:
         own = {"sources": self._inputs.pinned(), "sink": self._sink.description}
         return {**self._flow.pinned(), "watermark_policy": self._policy, **own}
 
-    def _restore(self, ref: StateRef | None) -> None:
-        self._home.restore(ref)
-        self._inputs.restore()
+    def _restore(self, commit: Commit | None) -> None:
+        self._home.restore(commit.state if commit is not None else None)
+        self._inputs.restore(commit.ended if commit is not None else ())
 
     # One micro-batch ----------------------------------------------------------------------------
     def run_once(
@@ -197,6 +192,11 @@ class MicroBatches:
         self._inputs.refuse_waiting()
         return self._complete(self._execute(self._intent({}, FINAL, final=True), Phases(self._clock)))
 
+    @property
+    def is_catching_up(self) -> bool:
+        """Whether the last batch read what comes before something else, so that the next one should not wait."""
+        return self._last is not None and self._inputs.reads_history(self._last.intent.offsets)
+
     def ends(self) -> dict[str, Offset | None]:
         """How far each source goes now."""
         return self._inputs.ends()
@@ -209,9 +209,7 @@ class MicroBatches:
 
     def describe_pending(self) -> str:
         """Where the run stands, with what the batch reads, for error messages."""
-        if self._running is None:
-            return f"between batches, before batch {self._next_batch}"
-        return running(self._running)
+        return running(self._running, self._next_batch)
 
     def _next(self, limited: bool, ends: Mapping[str, Offset | None] | None) -> _Computed | None:
         """The batch that was computed ahead, or else the next one."""
@@ -256,7 +254,8 @@ class MicroBatches:
     def _watermark(self) -> int | None:
         if self._last is None:
             return None
-        return self._patience.least(self._last.watermarks, self._policy, self._last.watermark, self._wall_clock())
+        last, resting = self._last, self._inputs.resting
+        return self._patience.least(last.watermarks, self._policy, last.watermark, self._wall_clock(), resting)
 
     def _execute(self, intent: Intent, phases: Phases) -> _Computed:
         """Read exactly the intended range, and let the rows flow."""
@@ -341,6 +340,7 @@ class MicroBatches:
             watermarks=advanced(before.watermarks if before is not None else {}, outcome.seen, self._patience.delays),
             state=None,
             late=self._late.stage(intent, attempt, outcome.late),
+            ended=sorted(self._inputs.ended_by(intent.offsets)),
         )
 
     def _adopt(self, intent: Intent, receipt: Mapping[str, Any]) -> Progress:
@@ -350,7 +350,7 @@ class MicroBatches:
         refuse_another_attempt(self._checkpoint, self._sink, self._home, intent, commit)
         phases = Phases(self._clock)
         with phases.phase("addBatch"):
-            self._restore(commit.state)
+            self._restore(commit)
         with phases.phase("commitOffsets"):
             self._checkpoint.commit(commit)
         self._last, self._pending = commit, None

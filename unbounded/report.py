@@ -147,8 +147,10 @@ def left_open(sizes: Mapping[str, Mapping[str, int]], watermark: int | None) -> 
     )
 
 
-def running(intent: Intent) -> str:
-    """Which batch runs, with what it reads, for error messages."""
+def running(intent: Intent | None, following: int) -> str:
+    """Which batch runs, with what it reads, or that none does before the following one; for error messages."""
+    if intent is None:
+        return f"between batches, before batch {following}"
     text = str(dict(intent.offsets))
     offsets = text if len(text) <= 500 else f"{text[:500]}..."
     return f"in batch {intent.batch} (offsets {offsets}), of which nothing was committed"

@@ -17,12 +17,14 @@ from unbounded.frame import StreamFrame
 from unbounded.grouping import StreamGroupBy, sessions_of
 from unbounded.pairing import paired_where
 from unbounded.plan import Concat, Node, Scan, Static, evaluate, walk
+from unbounded.sequence import Sequential, deadlocked
 from unbounded.sources.bounded import BoundedSource
 
 __all__ = [
     "BoundedNamespace",
     "FrameT",
     "concat",
+    "concat_sequential",
     "group_by_session",
     "unique_within_watermark",
     "with_watermark",
@@ -132,15 +134,55 @@ def concat(items: Iterable[Any], *, how: ConcatHow = "vertical") -> Any:
     `ub.scan(ub.BoundedSource(frame), name=...)` gives one another name.
     """
     frames = list(items)
-    streams = [frame for frame in frames if isinstance(frame, StreamFrame)]
-    if not streams:
+    if not any(isinstance(frame, StreamFrame) for frame in frames):
         return pl.concat(frames, how=how)
+    return StreamFrame(Concat(_parts("concat", frames, how), how))
+
+
+@overload
+def concat_sequential(history: pl.LazyFrame, live: pl.LazyFrame, *, how: ConcatHow = "vertical") -> pl.LazyFrame: ...
+@overload
+def concat_sequential(
+    history: StreamFrame | pl.LazyFrame | pl.DataFrame, live: StreamFrame, *, how: ConcatHow = "vertical"
+) -> StreamFrame: ...
+def concat_sequential(history: Any, live: Any, *, how: ConcatHow = "vertical") -> Any:
+    """What was, then what comes: `live` is read once `history` was read to its end; `pl.concat` where both are bounded.
+
+    The history is read batch by batch within its own limits, one batch after another whatever the interval of the
+    trigger. When it has nothing more to give, also no file that is not complete, the first rows of the live stream are
+    read, and from then on the history is never looked at again, also not by a later start: state is kept. `ub.once()`
+    reads it in its first batch. A history that is a bounded frame comes whole in that, as in `ub.concat`.
+
+    One watermark, declared above, goes on from the history to the live stream. With one in each part the history's
+    counts until it has ended, and then the live stream's: neither holds the other back. Live rows behind what the
+    history had reached, less the delay, are late.
+    """
+    if not isinstance(live, StreamFrame):
+        if isinstance(history, StreamFrame):
+            raise PlanError(
+                "concat_sequential(history, live): the second part goes on when the first one has ended, and here that "
+                f"is a {type(live).__name__}, which does not go on. Write concat_sequential(bounded, stream), or "
+                "ub.concat([stream, bounded]) for rows in no order"
+            )
+        return pl.concat([history, live], how=how)
+    frame = StreamFrame(Sequential(_parts("concat_sequential", [history, live], how), how))
+    if (name := deadlocked(frame._plan)) is not None:
+        raise PlanError(
+            f"concat_sequential(): source {name!r} is to wait for itself to end, since it is in both parts, or another "
+            "one has them in another order. Scan it once, and tell its old rows from its new ones with filter(...)"
+        )
+    return frame
+
+
+def _parts(function: str, frames: list[Any], how: ConcatHow) -> tuple[Node, ...]:
+    """The nodes of frames of either kind; bounded ones become sources with names of their own."""
     if how not in get_args(ConcatHow):
         raise UnsupportedOperationError(
-            f"concat(how={how!r}) of a stream",
+            f"{function}(how={how!r}) of a stream",
             because="rows of a stream have no fixed place beside which others could be put",
             instead="a join on a key, or one of " + ", ".join(f"how={one!r}" for one in get_args(ConcatHow)),
         )
+    streams = [frame for frame in frames if isinstance(frame, StreamFrame)]
     names = {node.name for frame in streams for node in walk(frame._plan) if isinstance(node, Scan)}
     parts: list[Node] = []
     for frame in frames:
@@ -153,10 +195,10 @@ def concat(items: Iterable[Any], *, how: ConcatHow = "vertical") -> Any:
                 parts.append(Scan(BoundedSource(frame), name))
             case _:
                 raise PlanError(
-                    f"concat() puts frames behind one another, and item {len(parts)} is a {type(frame).__name__}. Give "
-                    "a StreamFrame, a pl.LazyFrame or a pl.DataFrame"
+                    f"{function}() puts frames behind one another, and item {len(parts)} is a {type(frame).__name__}. "
+                    "Give a StreamFrame, a pl.LazyFrame or a pl.DataFrame"
                 )
-    return StreamFrame(Concat(tuple(parts), how))
+    return tuple(parts)
 
 
 def _bounded_names() -> Iterator[str]:

@@ -85,8 +85,9 @@ class Patience:
             for name, scan in scans.items()
             if scan.idle_timeout is not None
         }
-        below = {name: {one.name for one in walk(mark) if isinstance(one, Scan)} for name, mark in marks.items()}
-        self._sources = {name: sources for name, sources in below.items() if sources <= self._timeouts.keys()}
+        self._sources = {
+            name: {one.name for one in walk(mark) if isinstance(one, Scan)} for name, mark in marks.items()
+        }
         self.delays = {name: mark.delay for name, mark in marks.items()}
         self._heard: dict[str, datetime] = {}
 
@@ -94,19 +95,26 @@ class Patience:
         """These sources have rows; any that was never heard begins to be silent now."""
         self._heard = dict.fromkeys(self._timeouts, now) | self._heard | dict.fromkeys(sources, now)
 
-    def least(self, marks: Mapping[str, int], policy: WatermarkPolicy, before: int | None, now: datetime) -> int | None:
-        """The watermark of the query by these of its inputs: that of `combined`, without idle ones.
+    def least(
+        self,
+        marks: Mapping[str, int],
+        policy: WatermarkPolicy,
+        before: int | None,
+        now: datetime,
+        resting: Collection[str] = (),
+    ) -> int | None:
+        """The watermark of the query by these of its inputs: that of `combined`, without idle and `resting` ones.
 
         Where all are idle none is slower than the others, so it is the greatest.
         """
-        awaited = [name for name in self.delays if not self._is_idle(name, now)]
+        idle = {
+            *resting,
+            *(one for one, timeout in self._timeouts.items() if now - self._heard.get(one, now) >= timeout),
+        }
+        awaited = [name for name, sources in self._sources.items() if not sources <= idle]
         if not awaited:
             return combined(marks, self.delays, "max", before)
         return combined(marks, awaited if policy == "min" else self.delays, policy, before)
-
-    def _is_idle(self, name: str, now: datetime) -> bool:
-        sources = self._sources.get(name, ())
-        return bool(sources) and all(now - self._heard.get(one, now) >= self._timeouts[one] for one in sources)
 
     def explain(self, policy: WatermarkPolicy) -> list[str]:
         """A line that says how one watermark comes of several, and for which sources it does not wait for ever."""

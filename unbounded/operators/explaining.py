@@ -24,6 +24,7 @@ from unbounded.plan import (
     Verb,
     Watermark,
 )
+from unbounded.sequence import Sequential
 from unbounded.sessions import Sessions
 from unbounded.windows import LABEL, Window
 
@@ -79,6 +80,8 @@ def _title(node: Node) -> str:
             return f"{node.how} join on {', '.join(map(repr, node.left_on))}"
         case StreamJoin():
             return f"{node.how} join of two streams"
+        case Sequential():
+            return f"concat_sequential {node.how}: the first part to its end, then the second"
         case Concat():
             return f"concat {node.how}"
         case Watermark():

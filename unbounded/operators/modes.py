@@ -23,10 +23,11 @@ from unbounded.plan import (
     Whole,
     walk,
 )
+from unbounded.sequence import deadlocked
 from unbounded.sessions import Sessions
 from unbounded.windows import LABEL, Window
 
-__all__ = ["check", "may_repeat_keys", "reasons_against"]
+__all__ = ["check", "may_repeat_keys", "reasons_against", "sink_mode"]
 
 _REPEATING = ("explode", "unpivot")  # verbs that make several rows of one
 
@@ -40,11 +41,17 @@ def check(plan: Node, mode: Mode, sink: Sink, checkpoint: str, late: str | None 
         raise PlanError("; and ".join(reasons) if len(reasons) < 3 else "\n  - " + "\n  - ".join(reasons))
 
 
+def sink_mode(plan: Node, mode: Mode, sink: Sink) -> Mode:
+    """A table of one row without a key is replaced whole: what is update to the plan is complete to its sink."""
+    whole = mode == "update" and table_key(plan) == {} and sink.keeps_table
+    return "complete" if whole and "complete" in sink.modes else mode
+
+
 def reasons_against(plan: Node, mode: Mode) -> list[str]:
     """Why the plan alone cannot be kept in a mode; empty if it can."""
     nodes = list(walk(plan))
     changing = [node for node in nodes if isinstance(node, Aggregate | Keep)]
-    reasons = [*_sources(nodes), *_watermarks(nodes)]
+    reasons = [*_sources(nodes), *_deadlocks(plan), *_watermarks(nodes)]
     if any(asks_watermark(vars(node)) for node in nodes) and not any(isinstance(node, Watermark) for node in nodes):
         reasons.append(
             "ub.watermark() is how far event time has come, and no column of the query has a watermark, so it would be "
@@ -216,6 +223,14 @@ def _sources(nodes: list[Node]) -> Iterator[str]:
                 f"two sources are named {scan.name!r}, and the checkpoint knows sources by name. "
                 "Give one of them a name of its own with name="
             )
+
+
+def _deadlocks(plan: Node) -> Iterator[str]:
+    if (name := deadlocked(plan)) is not None:
+        yield (
+            f"source {name!r} is to wait for itself to end, since two concat_sequential() have their parts in another "
+            "order. Put the parts in one order"
+        )
 
 
 def _watermarks(nodes: list[Node]) -> Iterator[str]:
