@@ -149,7 +149,13 @@ class PostgresqlDatabase:
         try:
             return act()
         except self._driver.Error as error:
-            problem = self._explained(error, failed or f"{self.description} failed")
+            first: BaseException = error
+            # Of statements that were sent together, those behind the one that failed may be told of first.
+            while isinstance(first, self._driver.errors.PipelineAborted) and first.__context__ is not None:
+                first = first.__context__
+            problem = self._explained(
+                first if isinstance(first, self._driver.Error) else error, failed or f"{self.description} failed"
+            )
         raise problem
 
     def _explained(self, error: psycopg.Error, failed: str) -> UnboundedError:
