@@ -303,6 +303,26 @@ def test_what_is_kept_does_not_grow_with_what_came() -> None:
     assert most <= 2 * 20
 
 
+def test_of_a_key_with_many_rows_only_those_near_the_time_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pipeline(left: Any, right: Any) -> Any:
+        left, right = marked(left, right, delay="2h")
+        return left.join_where(right, k == their_k, (their_t - t).abs() <= pl.duration(seconds=10), how="left")
+
+    story = Story(pipeline, SCHEMA, SCHEMA).add([row(1, 10 * i) for i in range(500)], feed=0).run()
+    left, looked_at = story._batches._tables.multimaps["join-1/left"], list[int]()
+    probe = left.probe
+
+    def counted(keys: pl.DataFrame) -> pl.DataFrame:
+        found = probe(keys)
+        looked_at.append(found.height)
+        return found
+
+    monkeypatch.setattr(left, "probe", counted)
+    story.add([row(1, 2500)], feed=1).run()
+    assert story.answer()["t"].sort().to_list() == [at(2490), at(2500), at(2510)]
+    assert sum(looked_at) <= 6
+
+
 def kept(story: Any) -> int:
     """Rows in the state of the join after the last batch."""
     return int(story.progress[-1].state_operators[0].num_rows_total)
