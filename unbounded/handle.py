@@ -243,12 +243,13 @@ class StreamingQuery(ShownQuery):
         _log.error("query %r failed %s", self._name or self.place, where, exc_info=error)
 
     def tidy_later(self, task: _Task) -> None:
-        """Run maintenance beside the next batches; while one still runs, the next is left out."""
-        if self._tidying is None or self._tidying.done():
-            try:
-                self._tidying = self._maintenance.submit(self._tidy, task)
-            except RuntimeError:  # the interpreter exits, and takes no new work; the next start tidies
-                return
+        """Run maintenance beside the next batches; one that still waits for its turn is left out for a newer one."""
+        if self._tidying is not None:
+            self._tidying.cancel()
+        try:
+            self._tidying = self._maintenance.submit(self._tidy, task)
+        except RuntimeError:  # the interpreter exits, and takes no new work; the next start tidies
+            return
 
     def _tidy(self, task: _Task) -> None:
         try:
