@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from tests.test_crash import Late
 from unbounded import storage
 from unbounded.beside import Beside
 from unbounded.checkpoint import Checkpoint
-from unbounded.connectors import Sink
+from unbounded.connectors import Receipt, Sink
 from unbounded.errors import SchemaMismatchError
 from unbounded.query import MicroBatches
 from unbounded.sinks.each_batch import EachBatchSink
 from unbounded.sinks.files import FileSink
 from unbounded.sinks.memory import MemorySink
+from unbounded.state.changelog import pack
+from unbounded.state.memory import home
 from unbounded.state.memory.home import MemoryHome
 
 ORDERS = pytest.mark.parametrize("beside", [Beside, Late], ids=["written at once", "written at last"])
@@ -274,3 +276,62 @@ def test_a_batch_of_an_interval_is_not_begun_before_its_tick(tmp_path: Path) -> 
         ub.streams.remove_listener(ear)
     assert computed == [0]
     assert written(tmp_path) == [0]
+
+
+class TellingSink(EachBatchSink):
+    """At least once, and yet it remembers which batches it saw."""
+
+    def __init__(self, function: Callable[[pl.DataFrame, int], None]) -> None:
+        super().__init__(function)
+        self._receipts: dict[int, Receipt] = {}
+
+    def written(self, batch: int) -> Receipt | None:
+        return self._receipts.get(batch)
+
+    def write(self, batch: int, rows: pl.DataFrame, receipt: Receipt, *, removed: pl.DataFrame) -> None:
+        super().write(batch, rows, receipt, removed=removed)
+        self._receipts[batch] = receipt
+
+
+def test_a_sink_that_is_at_least_once_is_never_taken_at_its_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it saw came before the state was durable, so a restart computes the batch again."""
+    seen: list[tuple[int, list[int]]] = []
+    sink = TellingSink(lambda rows, batch: seen.append((batch, rows["n"].to_list())))
+    frame = arrive(tmp_path, 3).group_by(k=pl.lit("all")).agg(n=pl.col("v").sum())
+    batches = opened(tmp_path, frame, sink, Beside(), "update")
+    batches.run_once()
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "commit", fails)
+        with pytest.raises(OSError, match="no space left"):
+            batches.run_once()
+    batches.close()
+    batches = opened(tmp_path, frame, sink, Beside(), "update")
+    while batches.run_once() is not None:
+        pass
+    batches.close()
+    assert seen == [(0, [0]), (1, [1]), (1, [1]), (2, [3])]
+
+
+def fails(*_: object) -> None:
+    raise OSError("no space left")
+
+
+def test_what_is_written_beside_is_nothing_that_others_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Polars deadlocks where one thread writes a frame into memory while another looks at it."""
+    packed: list[pl.DataFrame] = []
+
+    def taken(frames: Mapping[str, pl.DataFrame]) -> tuple[list[list[Any]], bytes]:
+        packed.extend(frames.values())
+        return pack(frames)
+
+    monkeypatch.setattr(home, "pack", taken)
+    memory = MemoryHome(storage.open_storage("memory://written-beside"))
+    log = memory.log("names", pl.Schema({"name": pl.String()}))
+    memory.restore(None)
+    rows = pl.DataFrame({"name": ["a", "b"]})
+    log.append(rows)
+    memory.commit(0, "first")
+    assert [frame.rows() for frame in packed] == [rows.rows()]
+    assert packed[0] is not rows

@@ -200,7 +200,10 @@ class Sink(Protocol):
         """
 
     def written(self, batch: int) -> Receipt | None:
-        """The receipt under which `batch` is durable here, or None. A sink that cannot know returns None for ever."""
+        """The receipt under which `batch` is durable here, or None. A sink that cannot know returns None for ever.
+
+        One whose guarantee is at-least-once is never asked for the batch to be written.
+        """
 
     def write(self, batch: int, rows: pl.DataFrame, receipt: Receipt, *, removed: pl.DataFrame) -> None:
         """Write one batch; the receipt becomes durable atomically with its rows, or not at all.

@@ -45,7 +45,7 @@ def paired_on(
             columns += [(renamed[name],) for name in theirs]
         case "full" if merged:
             partner = dict(zip(left_on, right_on, strict=True))
-            columns = [(name, renamed[partner[name]]) if name in partner else (name,) for name in ours]  # type: ignore[misc]
+            columns = [(name, renamed[partner[name]]) if name in partner else (name,) for name in ours]  # type: ignore[misc]  # tuples of one and of two
             columns += [(renamed[name],) for name in theirs if name not in right_on]
         case _:
             columns = [(name,) for name in ours]

@@ -44,6 +44,9 @@ __all__ = ["Background", "MicroBatches"]
 Background = Callable[[Callable[[], None]], None]
 """Runs a task some time later, one at a time."""
 
+_Remember = Callable[[], StateRef | None]
+"""Makes the state of a batch durable, and says where it lies."""
+
 
 @dataclass(frozen=True)
 class _Computed:
@@ -135,9 +138,8 @@ class MicroBatches:
         several = len(self._flow.marks) > 1
         self._policy = settled(self._asked_policy, began, where=self._checkpoint.url, several=several)
         identity = Identity(self._checkpoint.id, self.run_id, self._name)
-        self._sink.open(
-            identity, self._flow.plan.schema, self._flow.key, sink_mode(self._flow.plan, self._mode, self._sink)
-        )
+        plan, key = self._flow.plan, self._flow.key
+        self._sink.open(identity, plan.schema, key, sink_mode(plan, self._mode, self._sink))
         self._last, self._pending = self._checkpoint.last, self._checkpoint.pending
         if self._sink_tells and (receipt := self._sink.written(self._next_batch)) is not None:
             self._pending = Commit.of(receipt).intent
@@ -172,8 +174,10 @@ class MicroBatches:
         honour the limits per trigger. `ahead` is asked once this batch only has to become durable: whether the one
         behind it may be computed meanwhile, as far as the sink allows. It is the next call's then, and so is its error.
         """
-        if self._pending is not None and (receipt := self._sink.written(self._pending.batch)) is not None:
-            return self._adopt(self._pending, receipt)
+        # A sink that is at-least-once sees rows before their state is durable: what it tells cannot be adopted.
+        told = self._pending if self._sink.guarantee != "at-least-once" else None
+        if told is not None and (receipt := self._sink.written(told.batch)) is not None:
+            return self._adopt(told, receipt)
         batch = self._next(limited, ends)
         if batch is None:
             return None
@@ -309,9 +313,7 @@ class MicroBatches:
         self._beside.settle()
         return self._conclude(intent, phases, outcome, sizes)
 
-    def _write(
-        self, commit: Commit, remember: Callable[[], StateRef | None], outcome: Outcome, phases: Phases, waits: float
-    ) -> None:
+    def _write(self, commit: Commit, remember: _Remember, outcome: Outcome, phases: Phases, waits: float) -> None:
         """Let the batch happen: in the sink, then in the checkpoint. It `waits` since then for rows and state."""
         commit = replace(commit, state=remember())
         phases.add("walCommit", waits)
@@ -319,11 +321,11 @@ class MicroBatches:
             self._sink.write(commit.batch, outcome.rows, commit.record(), removed=outcome.removed)
         self._commit(commit, remember, phases)
 
-    def _commit(self, commit: Commit, remember: Callable[[], StateRef | None], phases: Phases) -> None:
+    def _commit(self, commit: Commit, remember: _Remember, phases: Phases) -> None:
         with phases.phase("commitOffsets"):
             self._checkpoint.commit(replace(commit, state=remember()))
 
-    def _sealed(self, intent: Intent, attempt: str) -> Callable[[], StateRef | None]:
+    def _sealed(self, intent: Intent, attempt: str) -> _Remember:
         """Fix what the batch leaves behind; it is durable when the answer is called, though the tables change on."""
         if not self._flow.tables() and not self._inputs.remember:
             return lambda: None
@@ -360,10 +362,7 @@ class MicroBatches:
     def _conclude(
         self, intent: Intent, phases: Phases, outcome: Outcome | None, sizes: Mapping[str, Mapping[str, int]]
     ) -> Progress:
-        """The batch happened: tell the sources, leave the tidying to the background, report.
-
-        Without an outcome it was adopted; `sizes` are those of the tables behind it.
-        """
+        """The batch happened, or was adopted and has no outcome: tell the sources, have it tidied, report."""
         self._running = None
         self._inputs.acknowledge(intent.offsets)
         self._late.publish(self._last)

@@ -13,12 +13,12 @@ import polars as pl
 from unbounded.aggregates import Cut, cut
 from unbounded.durations import fixed_nanoseconds, polars_duration
 from unbounded.errors import PlanError, UnsupportedOperationError
-from unbounded.expressions import canonical, expand, passes, why_not_rowwise
+from unbounded.expressions import canonical, expand, why_not_rowwise
 from unbounded.partials.found import aggregated
 from unbounded.partials.user_defined import user_defined
 from unbounded.plan import Aggregate, Node
 from unbounded.trees import Tree, expression, nodes, rewrite, tree_of
-from unbounded.windows import LABEL
+from unbounded.windows import LABEL, time_column
 
 __all__ = ["ARRIVAL", "BOUNDARIES", "END", "Gap", "Sessions", "session_column", "session_gap", "with_arrival"]
 
@@ -107,17 +107,7 @@ class Sessions(Aggregate):
 # --------------------------------------------------------------------------------------- arguments
 def session_column(node: Node, index_column: str | pl.Expr, *, boundaries: bool) -> str:
     """The name of the time column of `group_by_session`. PlanError if there is none of that name, or no time in it."""
-    column = index_column if isinstance(index_column, str) else passes(index_column)
-    if column is None or column not in node.schema:
-        there = ", ".join(node.schema)
-        raise PlanError(f"group_by_session({index_column!s}): write the name of a column; there are: {there}")
-    dtype = node.schema[column]
-    if not (isinstance(dtype, pl.Datetime) or dtype == pl.Date):
-        raise PlanError(
-            f"group_by_session({column!r}): the column is {dtype}, and sessions need Datetime or Date. Write "
-            f".with_columns(pl.col({column!r}).{'str.to_datetime()' if dtype == pl.String else 'cast(pl.Datetime)'}) "
-            "before it"
-        )
+    column = time_column(node, index_column, "group_by_session", "sessions need")
     if boundaries and (taken := set(BOUNDARIES) & set(node.schema)):
         raise PlanError(
             f"group_by_session adds the column {min(taken)!r}, and the frame has one. Rename yours before it"

@@ -232,6 +232,22 @@ def last_instant_of(expr: pl.Expr) -> str | None:
     return None
 
 
+def time_column(node: Node, index_column: str | pl.Expr, verb: str, needs: str) -> str:
+    """The name of the column that a verb groups by; PlanError if there is none of that name, or it is no event time."""
+    column = index_column if isinstance(index_column, str) else passes(index_column)
+    if column is None or column not in node.schema:
+        there = ", ".join(node.schema)
+        raise PlanError(f"{verb}({index_column!s}): write the name of a column; there are: {there}")
+    dtype = node.schema[column]
+    if not (isinstance(dtype, pl.Datetime) or dtype == pl.Date):
+        raise PlanError(
+            f"{verb}({column!r}): the column is {dtype}, and {needs} Datetime or Date. Write "
+            f".with_columns(pl.col({column!r}).{'str.to_datetime()' if dtype == pl.String else 'cast(pl.Datetime)'}) "
+            "before it"
+        )
+    return column
+
+
 def windows_of(
     node: Node,
     index_column: str | pl.Expr,
@@ -245,17 +261,8 @@ def windows_of(
     start_by: str,
 ) -> Window:
     """The `Window` node of `group_by_dynamic`'s arguments; PlanError for those that have no meaning here."""
-    column = index_column if isinstance(index_column, str) else passes(index_column)
-    if column is None or column not in node.schema:
-        there = ", ".join(node.schema)
-        raise PlanError(f"group_by_dynamic({index_column!s}): write the name of a column; there are: {there}")
+    column = time_column(node, index_column, "group_by_dynamic", "windows need")
     dtype = node.schema[column]
-    if not (isinstance(dtype, pl.Datetime) or dtype == pl.Date):
-        raise PlanError(
-            f"group_by_dynamic({column!r}): the column is {dtype}, and windows need Datetime or Date. Write "
-            f".with_columns(pl.col({column!r}).{'str.to_datetime()' if dtype == pl.String else 'cast(pl.Datetime)'}) "
-            "before it"
-        )
     _check_words(start_by, closed, label, column)
     length = polars_duration(every, "every")
     window = Window(
