@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import filterfalse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
@@ -126,30 +127,38 @@ class LocalFolder:
         return ((name, None) for name in found)  # a listing tells nothing but names
 
     def _walk(self, path: str, above: tuple[str, ...], ignored: Ignored, known: Set[str]) -> Iterator[str]:
+        for name, inside in self._entries(path, above, known):
+            parts = (*above, name)
+            if not (self.pattern.enters(parts) if inside else self.pattern.matches(parts)):
+                continue
+            reason = why_ignored(name)
+            if reason is not None:
+                ignored[reason] += 1
+                if reason == "manifest":
+                    self._judge(os.path.join(path, name).removesuffix(MANIFEST))
+            elif inside:
+                yield from self._walk(os.path.join(path, name), parts, ignored, known)
+            else:
+                yield "/".join(parts)
+
+    def _entries(self, path: str, above: tuple[str, ...], known: Set[str]) -> Iterator[tuple[str, bool]]:
+        """What is in a folder and not known, and whether it is a folder itself."""
+        follow = self.pattern.depth is not None  # a linked folder can be a loop
         try:
-            entries = os.scandir(path)
+            if known:
+                # A million names that were read: a listing of names alone, compared outside of Python, takes 0.7
+                # of the time of one that tells files from folders.
+                prefix = "".join(f"{part}/" for part in above)
+                names = map(prefix.__add__, os.listdir(path)) if prefix else os.listdir(path)
+                for name in filterfalse(known.__contains__, names):
+                    yield name[len(prefix) :], _is_folder(Path(self.url, name), follow_symlinks=follow)
+                return
+            with os.scandir(path) as entries:
+                yield from ((entry.name, _is_folder(entry, follow_symlinks=follow)) for entry in entries)
         except OSError as error:
             if above and isinstance(error, FileNotFoundError):
                 return  # removed since its parent was listed
             raise ConnectorError(f"cannot list {path}: {error.strerror}. Files in it would be missed") from error
-        follow = self.pattern.depth is not None  # a linked folder can be a loop
-        prefix = "".join(f"{part}/" for part in above)
-        with entries:
-            # A comprehension, because of the million names that were read: half the time of the loop below it.
-            for entry in [entry for entry in entries if prefix + entry.name not in known] if known else entries:
-                name = (*above, entry.name)
-                inside = _is_folder(entry, follow_symlinks=follow)
-                if not (self.pattern.enters(name) if inside else self.pattern.matches(name)):
-                    continue
-                reason = why_ignored(entry.name)
-                if reason is not None:
-                    ignored[reason] += 1
-                    if reason == "manifest":
-                        self._judge(entry.path.removesuffix(MANIFEST))
-                elif inside:
-                    yield from self._walk(entry.path, name, ignored, known)
-                else:
-                    yield "/".join(name)
 
     def _judge(self, path: str) -> None:
         if path not in self._judged:
@@ -189,8 +198,10 @@ class LocalFolder:
             return None
 
 
-def _is_folder(entry: os.DirEntry[str], *, follow_symlinks: bool) -> bool:
+def _is_folder(entry: os.DirEntry[str] | Path, *, follow_symlinks: bool) -> bool:
     try:
+        if isinstance(entry, Path):  # its own method follows links, and cannot be told not to before Python 3.13
+            return stat.S_ISDIR(entry.stat(follow_symlinks=follow_symlinks).st_mode)
         return entry.is_dir(follow_symlinks=follow_symlinks)
     except OSError:  # a link to itself, or into a folder that may not be entered: `stat` says of it what it is
         return False
