@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,6 @@ from unbounded.query import MicroBatches
 from unbounded.sinks.each_batch import EachBatchSink
 from unbounded.sinks.files import FileSink
 from unbounded.sinks.memory import MemorySink
-from unbounded.state.changelog import pack
-from unbounded.state.memory import home
 from unbounded.state.memory.home import MemoryHome
 
 ORDERS = pytest.mark.parametrize("beside", [Beside, Late], ids=["written at once", "written at last"])
@@ -319,19 +317,20 @@ def fails(*_: object) -> None:
 
 
 def test_what_is_written_beside_is_nothing_that_others_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Polars deadlocks where one thread writes a frame into memory while another looks at it."""
-    packed: list[pl.DataFrame] = []
+    """Polars deadlocks where one thread writes a frame into memory while another takes a column of it."""
+    written: list[pl.DataFrame] = []
 
-    def taken(frames: Mapping[str, pl.DataFrame]) -> tuple[list[list[Any]], bytes]:
-        packed.extend(frames.values())
-        return pack(frames)
+    def write(frame: pl.DataFrame, *arguments: Any, **options: Any) -> Any:
+        written.append(frame)
+        return write_ipc_stream(frame, *arguments, **options)
 
-    monkeypatch.setattr(home, "pack", taken)
+    write_ipc_stream = pl.DataFrame.write_ipc_stream
+    monkeypatch.setattr(pl.DataFrame, "write_ipc_stream", write)
     memory = MemoryHome(storage.open_storage("memory://written-beside"))
     log = memory.log("names", pl.Schema({"name": pl.String()}))
     memory.restore(None)
     rows = pl.DataFrame({"name": ["a", "b"]})
     log.append(rows)
     memory.commit(0, "first")
-    assert [frame.rows() for frame in packed] == [rows.rows()]
-    assert packed[0] is not rows
+    assert [frame.rows() for frame in written] == [rows.rows()]
+    assert written[0] is not rows

@@ -197,7 +197,9 @@ def unpack(lengths: Iterable[Sequence[Any]], blob: bytes) -> dict[str, bytes]:
 def stream_of(frame: pl.DataFrame) -> bytes:
     """A frame as a compressed Arrow stream; its bytes are checked before it is read."""
     stream = io.BytesIO()
-    frame.write_ipc_stream(stream, compression="lz4")
+    # A frame of its own, of the same columns: Polars deadlocks where one thread writes a frame into memory and another
+    # takes a column of it.
+    frame.clone().write_ipc_stream(stream, compression="lz4")
     return stream.getvalue()
 
 

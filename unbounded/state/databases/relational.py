@@ -15,7 +15,6 @@ two processes only one goes on.
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import secrets
@@ -27,6 +26,7 @@ import polars as pl
 
 from unbounded.errors import CheckpointError, ConcurrentQueryError, CorruptRecordError, PlanError
 from unbounded.state import StateRef
+from unbounded.state.changelog import stream_of
 from unbounded.state.databases.encoding import key_text, quoted
 from unbounded.state.databases.relations import Database, Relation, Statement, destruction
 from unbounded.state.layered.cold import Changes, Layout
@@ -371,9 +371,7 @@ class Relational:
 
 
 def _piece(name: str, version: int, level: int, rows: pl.DataFrame) -> Statement:
-    stream = io.BytesIO()
-    rows.write_ipc_stream(stream, compression="lz4")
-    content = stream.getvalue()
+    content = stream_of(rows)
     sql = "INSERT INTO __log (name, version, level, digest, rows) VALUES ($1, $2, $3, $4, $5)"
     return Statement(sql, (name, version, level, digest(content), content))
 

@@ -138,8 +138,7 @@ class MemoryHome:
             catalogue, deltas = self._catalogue, self._deltas
         deltas = tuple(delta for delta in deltas if number_of(delta.name) > catalogue.until)
         changes = {name: part.changes() for name, part in (self._tables | self._logs).items()}
-        # Frames of its own, of the same columns: Polars deadlocks where one thread writes what another looks at.
-        changed = {name: rows.clone() for name, rows in changes.items() if rows is not None}
+        changed = {name: rows for name, rows in changes.items() if rows is not None}
         self._credit = {name: self._earned(name, changed.get(name), catalogue.segment) for name in self._tables}
         record = {
             "schemas": self._shapes.schemas,
