@@ -42,6 +42,7 @@ ORDER = (
     "lineage",
     "pairs",
     "pairing",
+    "asof",
     "state",
     "watermarks",
     "checkpoint",

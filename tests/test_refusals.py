@@ -153,7 +153,6 @@ WRITTEN: dict[str, Case] = {
         lambda: frame().join_where(frame().rename({"v": "k_right"}), pl.col("k") == pl.col("k_right")),
         r"suffix='_right'\).*two columns 'k_right'.*another suffix",
     ),
-    "join_asof of streams": (lambda: frame().join_asof(frame(), on="t"), r"two streams.*bounded pl.LazyFrame"),
     "right join": (
         lambda: frame().join(pl.DataFrame({"k": ["a"]}), on="k", how="right"),
         r'"right".*how="inner"|how=.right.',

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, cast
 
 import polars as pl
 
+from unbounded.asof import asof_of
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import passes
 from unbounded.pairing import paired_on, paired_where
@@ -116,11 +117,11 @@ class Joinable:
 
     def join_asof(
         self,
-        other: pl.LazyFrame | pl.DataFrame,
+        other: Joinable | pl.LazyFrame | pl.DataFrame,
         *,
-        left_on: str | None = None,
-        right_on: str | None = None,
-        on: str | None = None,
+        left_on: str | pl.Expr | None = None,
+        right_on: str | pl.Expr | None = None,
+        on: str | pl.Expr | None = None,
         by_left: str | Sequence[str] | None = None,
         by_right: str | Sequence[str] | None = None,
         by: str | Sequence[str] | None = None,
@@ -133,9 +134,13 @@ class Joinable:
         allow_exact_matches: bool = True,
         check_sortedness: bool = True,
     ) -> Self:
-        """Join each row with the nearest row of a bounded frame. Neither side need be sorted; it is done here."""
-        self._refuse_stream("join_asof", other)
+        """Join each row with the nearest row in time. Neither side need be sorted; it is done here."""
         left, right = (left_on, right_on) if on is None else (on, on)
+        if isinstance(other, Joinable):
+            asked = {"strategy": strategy, "suffix": suffix, "tolerance": tolerance, "coalesce": coalesce}
+            asked["allow_exact_matches"] = allow_exact_matches
+            bys = (by_left, by_right) if by is None else (by, by)
+            return self._around(asof_of(self._plan, other._plan, (left, right), bys, asked))
         if not isinstance(left, str) or not isinstance(right, str):
             raise PlanError("join_asof(): write on=, or left_on= and right_on=, with the names of columns")
         options = {

@@ -19,7 +19,7 @@ import polars as pl
 from unbounded.checkpoint import Commit, Intent
 from unbounded.errors import PlanError
 from unbounded.operators import FINAL, Operator, TellsLate
-from unbounded.operators.joined import StreamJoinOperator
+from unbounded.operators.choosing import Joining
 from unbounded.storage import Storage, is_local, local_path, open_storage, without_credentials
 from unbounded.windows import LABEL
 
@@ -51,7 +51,7 @@ class LateRows:
             return None
         return local_path(self._url) if is_local(self._url) else without_credentials(self._url)
 
-    def check(self, operators: Iterable[Operator | StreamJoinOperator]) -> None:
+    def check(self, operators: Iterable[Operator | Joining]) -> None:
         """PlanError if no row of the query can be late, or an operator cannot say which ones are."""
         judging = [one for one in operators if self._url and "late" in one.explain()]
         asked = f"late={self._url!r}"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
+from unbounded.asof import AsofJoin
 from unbounded.connectors import Mode
 from unbounded.operators import Operator
 from unbounded.operators.aggregate import AggregateOperator
+from unbounded.operators.asof import AsofJoinOperator
 from unbounded.operators.in_order import InOrderOperator
 from unbounded.operators.joined import StreamJoinOperator
 from unbounded.operators.keep import KeepOperator
@@ -15,7 +19,10 @@ from unbounded.pairs import StreamJoin
 from unbounded.plan import Aggregate, InOrder, Keep, Node, Positioned, Unique
 from unbounded.sessions import Sessions
 
-__all__ = ["kind_of", "operator_of"]
+__all__ = ["Joining", "kind_of", "operator_of"]
+
+Joining: TypeAlias = StreamJoinOperator | AsofJoinOperator
+"""An operator of two inputs."""
 
 
 def kind_of(node: Node) -> str | None:
@@ -33,10 +40,12 @@ def kind_of(node: Node) -> str | None:
             return "merge_sorted"
         case StreamJoin():
             return "join"
+        case AsofJoin():
+            return "join_asof"
     return None
 
 
-def operator_of(id: str, node: Node, mode: Mode, seen: str | None) -> Operator | StreamJoinOperator:
+def operator_of(id: str, node: Node, mode: Mode, seen: str | None) -> Operator | Joining:
     """The operator of a node that has a kind; `seen` is as for an aggregate."""
     match node:
         case Sessions():
@@ -53,4 +62,6 @@ def operator_of(id: str, node: Node, mode: Mode, seen: str | None) -> Operator |
             return InOrderOperator(id, node)
         case StreamJoin():
             return StreamJoinOperator(id, node)
+        case AsofJoin():
+            return AsofJoinOperator(id, node)
     raise AssertionError(node)

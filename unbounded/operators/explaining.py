@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from unbounded.asof import AsofJoin
 from unbounded.now import named_now
 from unbounded.operators import Remembers
 from unbounded.pairs import StreamJoin
@@ -82,6 +83,8 @@ def _title(node: Node) -> str:
             return f"{node.how} join of two streams"
         case Sequential():
             return f"concat_sequential {node.how}: the first part to its end, then the second"
+        case AsofJoin():
+            return f"{node.strategy} join_asof of two streams"
         case Concat():
             return f"concat {node.how}"
         case Watermark():

@@ -21,9 +21,8 @@ from unbounded.now import at, tells_time
 from unbounded.operators import Batch, Change, Operator, Tables, at_most_milliseconds
 from unbounded.operators.answer import schema_text, spec_record
 from unbounded.operators.bounded import BoundedTables
-from unbounded.operators.choosing import kind_of, operator_of
+from unbounded.operators.choosing import Joining, kind_of, operator_of
 from unbounded.operators.explaining import explained
-from unbounded.operators.joined import StreamJoinOperator
 from unbounded.operators.modes import may_repeat_keys
 from unbounded.operators.telling import carries, counts, late_of
 from unbounded.partials.columns import overflow
@@ -93,7 +92,7 @@ class Flow:
         self.marks = {mark.name: mark for mark in self._marks}
         self._carriers: dict[int, str] = {}
         self._counters: dict[str, str] = {}
-        self._operators: dict[int, Operator | StreamJoinOperator] = {}
+        self._operators: dict[int, Operator | Joining] = {}
         for node in walk(self.plan):
             # Above a table that every batch shows whole, each verb is Polars' own.
             if not any(is_whole(below, mode) for below in node.inputs):
@@ -123,7 +122,7 @@ class Flow:
         return found[1]
 
     @property
-    def operators(self) -> Sequence[Operator | StreamJoinOperator]:
+    def operators(self) -> Sequence[Operator | Joining]:
         """From the sources to the sink."""
         return tuple(self._operators.values())
 
@@ -192,7 +191,7 @@ class Flow:
             taken = [(one, [self._lazy(below, lazies, rows) for below in _taken_by(node)]) for node, one in operators]
             plans: list[pl.LazyFrame] = []
             for one, given in taken:
-                if isinstance(one, StreamJoinOperator):
+                if isinstance(one, Joining):
                     plans += one.prepare_sides(given[0], given[1], batch)
                 else:
                     plans.append(one.prepare(given[0], tables.of(one), batch))
@@ -204,7 +203,7 @@ class Flow:
             noted = collected[len(own) :] if noted is None else noted
             partials = iter(collected)
             for node, operator in operators:
-                if isinstance(operator, StreamJoinOperator):
+                if isinstance(operator, Joining):
                     change = operator.step_sides(next(partials), next(partials), tables.of(operator), batch)
                 else:
                     change = operator.step(next(partials), tables.of(operator), batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from unbounded.asof import AsofJoin
 from unbounded.connectors import Covers, Located, Mode, PutsAside, Sink
 from unbounded.errors import PlanError
 from unbounded.lineage import closing, is_whole, passing, table_key
@@ -74,7 +75,9 @@ def reasons_against(plan: Node, mode: Mode) -> list[str]:
         if isinstance(node, Keep) and tells_time(vars(node)) and not is_whole(node.input, mode)
     ]
     reasons += [reason for node in nodes if isinstance(node, Concat) and (reason := _of_parts(node, mode)) is not None]
-    reasons += [reason for node in nodes if isinstance(node, StreamJoin) and (reason := _of_join(node, mode))]
+    reasons += [
+        reason for node in nodes if isinstance(node, StreamJoin | AsofJoin) and (reason := _of_join(node, mode))
+    ]
     return reasons
 
 
@@ -89,7 +92,7 @@ def _of_parts(node: Concat, mode: Mode) -> str | None:
     return f"{mode} mode {why}. Write each part with a query of its own"
 
 
-def _of_join(node: StreamJoin, mode: Mode) -> str | None:
+def _of_join(node: StreamJoin | AsofJoin, mode: Mode) -> str | None:
     """Why a join of two streams cannot be kept in a mode."""
     whole = [is_whole(one, mode) for one in node.inputs]
     if all(whole):
@@ -99,6 +102,8 @@ def _of_join(node: StreamJoin, mode: Mode) -> str | None:
             "complete mode shows the whole of an aggregate in every batch, and a join of it with rows that come one by "
             'one would meet each version of a group. Write with output_mode="append", which passes on closed groups'
         )
+    if isinstance(node, AsofJoin):  # its rows are final, whatever the mode
+        return None
     alone: list[Side] = [side for side in _SIDES if node.shows_alone(side)]
     if not alone:
         return None
@@ -142,7 +147,7 @@ def _of_versions(node: Node) -> str | None:
                 'count each version of a group. Write with output_mode="append", which passes on closed groups only, '
                 'or with "complete"'
             )
-        case StreamJoin():
+        case StreamJoin() | AsofJoin():
             return (
                 "update mode shows groups that still change, and a join with another stream would take each version of "
                 'a group for a row of its own. Write with output_mode="append", which passes on closed groups only'

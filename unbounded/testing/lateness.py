@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
+from unbounded.asof import AsofJoin
 from unbounded.connectors import Mode
 from unbounded.lineage import clocks, closing
 from unbounded.operators import FINAL, at_most_milliseconds, closing_instant
@@ -83,10 +84,10 @@ class _Reading:
             and (node in self._told or not any(_judges(one) for below in node.inputs for one in walk(below)))
         }
         # Of a join each side is read on its own.
-        self._sides: dict[StreamJoin, dict[Side, list[pl.DataFrame]]] = {
+        self._sides: dict[StreamJoin | AsofJoin, dict[Side, list[pl.DataFrame]]] = {
             node: {side: [] for side, below in _sides(node) if not any(_judges(one) for one in walk(below))}
             for node in walk(plan)
-            if isinstance(node, StreamJoin)
+            if isinstance(node, StreamJoin | AsofJoin)
         }
 
     def take(self, batch: Taken) -> int:
@@ -207,7 +208,7 @@ class _Reading:
         return found
 
 
-def _sides(join: StreamJoin) -> list[tuple[Side, Node]]:
+def _sides(join: StreamJoin | AsofJoin) -> list[tuple[Side, Node]]:
     return [("left", join.left), ("right", join.right)]
 
 
@@ -223,7 +224,9 @@ def _forgets(node: Node) -> bool:
 
 def _judges(node: Node) -> bool:
     """Whether what comes out of a node is in time for whatever stands above."""
-    return isinstance(node, Aggregate | InOrder | StreamJoin) or (isinstance(node, Unique) and bool(clocks(node.input)))
+    return isinstance(node, Aggregate | InOrder | StreamJoin | AsofJoin) or (
+        isinstance(node, Unique) and bool(clocks(node.input))
+    )
 
 
 def _closing_times(node: Node, mode: Mode, rows: pl.DataFrame) -> pl.Series:
@@ -250,8 +253,10 @@ def _closing_times(node: Node, mode: Mode, rows: pl.DataFrame) -> pl.Series:
     return keys.select(closing_instant(found, schema)).to_series()
 
 
-def _closing_times_of_side(join: StreamJoin, side: Side, rows: pl.DataFrame) -> pl.Series:
+def _closing_times_of_side(join: StreamJoin | AsofJoin, side: Side, rows: pl.DataFrame) -> pl.Series:
     """When each row of one side of a join is late, in epoch ms; null where it is never."""
+    if isinstance(join, AsofJoin):
+        return rows.select(closing_instant({join.time(side): join.clock(side)}, rows.schema)).to_series()
     judged = join.kept(side).judged
     if not judged:
         return pl.repeat(None, n=rows.height, dtype=pl.Int64, eager=True)

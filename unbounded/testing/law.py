@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from unbounded.asof import AsofJoin
 from unbounded.connectors import Mode
 from unbounded.errors import PlanError
 from unbounded.lineage import passing, table_key
@@ -178,7 +179,7 @@ class _Law:
 
     def _ends(self, plan: Node) -> bool:
         """Whether rows wait for the end of the input; in other modes than append groups show at once."""
-        return self.mode == "append" or any(isinstance(node, InOrder) for node in walk(plan))
+        return self.mode == "append" or any(isinstance(node, InOrder | AsofJoin) for node in walk(plan))
 
     def failure(self, script: Script, drawn_by: str) -> AssertionError:
         """The error that shows the smallest script found that breaks the law too."""

@@ -1,0 +1,266 @@
+"""How does each row of a stream find the nearest one in time of another, once no nearer one can come?
+
+Rows of both sides wait until the watermark has reached their times. Those that it reaches in a batch are all there are
+between its last place and this one, so Polars' own `join_asof` of them, with the last rows of the right before them,
+finds what it finds in the whole of both. A row that has to look ahead is left open until a row of the right comes under
+its key, or none could be near enough any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import polars as pl
+
+from unbounded.asof import FOUND, AsofJoin
+from unbounded.operators import FINAL, Batch, Change, Tables, closing_instant
+from unbounded.operators.answer import Answer
+from unbounded.operators.waiting import DUE, ROW, Waiting
+from unbounded.pairs import Side
+from unbounded.state import Multimap, MultimapSpec, Table, TableSpec
+
+__all__ = ["AsofJoinOperator"]
+
+_LATE: Final = "__late__"
+_ALL: Final = "__key_all__"  # the key where there is none
+_UNTIL: Final = "__until__"
+_AT_THE_END: Final = FINAL - 1  # when a row comes out for which the watermark alone never says so
+_SIDES: Final[tuple[Side, Side]] = ("left", "right")
+
+
+class AsofJoinOperator:
+    """An `AsofJoin`. Its rows are final: each row of the left comes out once, when its nearest one is known."""
+
+    ordered = True  # of rows of one time the last that came is the nearest, or the first
+    evicts = True
+
+    def __init__(self, id: str, node: AsofJoin) -> None:
+        self.id, self._node = id, node
+        self._waiting = {side: Waiting(node.of(side).schema) for side in _SIDES}
+        self._keys = node.key_schema or {_ALL: pl.Int8()}
+        # A key that is a column of the left as it stands is stored once; of a float, both zeros are one key.
+        ours = [ours for ours, _ in node.by] or [_ALL]
+        stored = zip(self._keys.items(), ours, strict=True)
+        self._open_keys = {key: own if not dtype.is_float() else key for (key, dtype), own in stored}
+        times = {FOUND: node.dtype} if node.strategy == "nearest" else {}
+        self._found: dict[str, pl.DataType] = dict(node.schema if times else node.left.schema) | times
+        """The columns of a row that is open: with what it would find if nothing came, if that can be."""
+        self._last = TableSpec(
+            key=pl.Schema(self._keys),
+            values=pl.Schema({**{name: node.right.schema[name] for name in node.payload}, **self._expires}),
+            merge=tuple(pl.col(name).last() for name in (*node.payload, *self._expires)),
+            expiry=next(iter(self._expires), None),
+        )
+
+    @property
+    def _expires(self) -> dict[str, pl.DataType]:
+        return {DUE: pl.Int64()} if self._node.tolerance is not None else {}
+
+    @property
+    def _looks_back(self) -> bool:
+        return self._node.strategy != "forward"
+
+    @property
+    def _open(self) -> MultimapSpec:
+        keys = {own: self._keys[key] for key, own in self._open_keys.items()}
+        values = {name: dtype for name, dtype in self._found.items() if name not in keys}
+        return MultimapSpec(key=pl.Schema(keys), values=pl.Schema({**values, DUE: pl.Int64()}), expiry=DUE)
+
+    def tables(self) -> Mapping[str, TableSpec | MultimapSpec]:
+        found: dict[str, TableSpec | MultimapSpec] = {side: one.spec for side, one in self._waiting.items()}
+        if self._looks_back:
+            found["last"] = self._last
+        if self._node.waits:
+            found["open"] = self._open
+        return found
+
+    @property
+    def answer(self) -> Answer:
+        return Answer("", ())  # tables of different rows, of which each shows its own
+
+    def pinned(self) -> Mapping[str, Any]:
+        node = self._node
+        columns = {side: {name: str(dtype) for name, dtype in node.of(side).schema.items()} for side in _SIDES}
+        return {
+            "kind": "join_asof",
+            "on": [node.left_on, node.right_on],
+            "by": [list(pair) for pair in node.by],
+            "strategy": node.strategy,
+            "tolerance": node.tolerance,
+            "allow_exact_matches": node.exact,
+            "columns": columns,
+        }
+
+    # One batch ------------------------------------------------------------------------------------
+    def prepare_sides(self, left: pl.LazyFrame, right: pl.LazyFrame, batch: Batch) -> list[pl.LazyFrame]:
+        """What to collect of the rows of both sides."""
+        return [self._prepared(rows, side, batch) for rows, side in zip((left, right), _SIDES, strict=True)]
+
+    def _prepared(self, rows: pl.LazyFrame, side: Side, batch: Batch) -> pl.LazyFrame:
+        time, late = self._node.time(side), pl.lit(value=False)
+        if batch.late is not None:
+            late = closing_instant({time: self._node.clock(side)}, self._node.of(side).schema) <= batch.late
+        return rows.with_columns(self._due(time).alias(DUE), late.fill_null(value=False).alias(_LATE))
+
+    def _due(self, time: str) -> pl.Expr:
+        """When both sides have come as far as a time, in epoch ms."""
+        schema = {time: self._node.dtype}
+        return pl.max_horizontal(closing_instant({time: self._node.clock(side)}, schema) for side in _SIDES)
+
+    def step_sides(self, left: pl.DataFrame, right: pl.DataFrame, tables: Tables, batch: Batch) -> Change:
+        """Take the prepared rows of one batch into the tables."""
+        taken = {side: self._taken(rows, side) for side, rows in zip(_SIDES, (left, right), strict=True)}
+        ours, theirs = (self._reached(side, taken[side].rows, tables[side], batch) for side in _SIDES)
+        found = [taken["left"].alone]
+        evicted = ours.height + theirs.height
+        if self._node.waits and batch.watermark is not None:
+            closed = self._closed(theirs, tables.multimaps["open"], batch.watermark)
+            found += closed
+            evicted += sum(one.height for one in closed)
+        if ours.height:
+            before = self._before(ours, tables["last"]) if self._looks_back else theirs.clear()
+            new = self._nearest(ours, pl.concat([before, theirs]))
+            found.append(self._settled(new, tables.multimaps["open"], batch) if self._node.waits else new)
+        if self._looks_back:
+            evicted += self._keep_last(theirs, tables["last"], batch)
+        shown = pl.DataFrame(schema=self._node.schema)
+        return Change(
+            rows=pl.concat([shown, *found], how="diagonal").lazy().select(*self._node.schema),
+            taken=left.height + right.height,
+            updated=sum(one.rows.height for one in taken.values()),
+            evicted=evicted,
+            late=sum(one.late for one in taken.values()),
+            without_time=sum(one.without_time for one in taken.values()),
+        )
+
+    def _taken(self, rows: pl.DataFrame, side: Side) -> _Taken:
+        """Prepared rows, without those that are late."""
+        late = int(rows[_LATE].sum())
+        if late:
+            rows = rows.filter(~rows[_LATE])
+        rows = rows.drop(_LATE)
+        time, keys = self._node.time(side), [pair[side == "right"] for pair in self._node.by]
+        without_time = rows[time].null_count()
+        if not without_time and not any(rows[key].null_count() for key in keys):
+            return _Taken(rows, rows.drop(DUE).clear(), late, 0)
+        able = pl.all_horizontal(pl.col(name).is_not_null() for name in {time, *keys})
+        return _Taken(rows.filter(able), rows.filter(~able).drop(DUE), late, without_time)
+
+    def _reached(self, side: Side, rows: pl.DataFrame, table: Table, batch: Batch) -> pl.DataFrame:
+        """The rows of a side that the watermark reaches now, in order of time and of arrival, with their keys."""
+        due = self._waiting[side].due(rows, table, batch).sort(self._node.time(side), ROW)
+        keys = self._node.keys(side) or [pl.lit(0, pl.Int8).alias(_ALL)]
+        if side == "left":
+            return due.select(*keys, *self._node.left.schema)
+        return due.select(*keys, *self._node.payload)
+
+    def _nearest(self, left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
+        """Rows of the left, in order of time as they are, with what they find among these, and its time."""
+        noted = right.lazy().with_columns(pl.col(self._node.right_on).alias(FOUND))
+        noted = noted.sort(self._node.right_on, maintain_order=True)
+        return self._node.joined(left.lazy(), noted, list(self._keys)).collect(engine="in-memory")
+
+    # Behind ---------------------------------------------------------------------------------------
+    def _before(self, ours: pl.DataFrame, table: Table) -> pl.DataFrame:
+        """The last rows of the right that were reached before, under the keys of these."""
+        found = table.lookup(ours.select(*self._keys).unique())
+        return found.select(*self._keys, *self._node.payload)
+
+    def _keep_last(self, theirs: pl.DataFrame, table: Table, batch: Batch) -> int:
+        """Keep the last of these rows by key, and let go of those that are too far behind; how many these are."""
+        if theirs.height:
+            last = theirs.unique([*self._keys], keep="last", maintain_order=True)
+            if self._expires:
+                last = self._with_due(last, pl.col(self._node.right_on).to_physical() + self._node.ticks)
+            table.merge(last)
+        if not self._expires or batch.watermark is None:
+            return 0
+        return table.expire(batch.watermark).height
+
+    # Ahead ----------------------------------------------------------------------------------------
+    def _settled(self, rows: pl.DataFrame, table: Multimap, batch: Batch) -> pl.DataFrame:
+        """Of rows with what they found so far those for which nothing nearer can come; the others are left open."""
+        time, found = pl.col(self._node.left_on).to_physical(), pl.col(FOUND).to_physical()
+        # What is found ahead is the nearest one there; what is found behind is as near as one so far ahead.
+        ahead = pl.when(found.is_null()).then(pl.lit(self._node.ticks)).otherwise((time - found).clip(lower_bound=0))
+        rows = self._with_due(rows, time + ahead)
+        stays = rows[DUE] > batch.watermark
+        table.append(self._to_store(rows.filter(stays)))
+        return rows.filter(~stays)
+
+    def _with_due(self, rows: pl.DataFrame, ticks: pl.Expr) -> pl.DataFrame:
+        until = rows.lazy().with_columns(ticks.cast(self._node.dtype).alias(_UNTIL))
+        due = self._due(_UNTIL).fill_null(_AT_THE_END).alias(DUE)
+        return until.with_columns(due).drop(_UNTIL).collect(engine="in-memory")
+
+    def _closed(self, theirs: pl.DataFrame, table: Multimap, watermark: int) -> list[pl.DataFrame]:
+        """The open rows that need not wait any longer, with what they found."""
+        keys = theirs.select(*self._keys).unique().rename(self._open_keys)
+        touched = self._from_store(table.probe(keys)) if keys.height else None
+        if touched is None or not touched.height:
+            return [self._from_store(table.expire(watermark))]
+        table.remove(keys)
+        expired = self._from_store(table.expire(watermark))
+        touched = touched.sort(self._node.left_on)
+        ahead = self._nearest(touched.select(*self._keys, *self._node.left.schema), theirs)
+        if FOUND not in touched.columns:
+            return [expired, ahead]
+        time, before, behind = touched[self._node.left_on], touched[FOUND], ahead[FOUND]
+        nearer = behind.is_not_null() & (before.is_null() | (behind - time <= time - before).fill_null(value=True))
+        return [expired, ahead.filter(nearer), touched.filter(~nearer)]
+
+    def _to_store(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Rows with the names and the columns of the table of open ones."""
+        keys = {own: rows[key] for key, own in self._open_keys.items()}
+        return pl.DataFrame({**keys, **{name: rows[name] for name in self._open.values if name not in keys}})
+
+    def _from_store(self, rows: pl.DataFrame) -> pl.DataFrame:
+        keys = {key: rows[own] for key, own in self._open_keys.items()}
+        return pl.DataFrame({**keys, **{name: rows[name] for name in self._found}})
+
+    # For people -----------------------------------------------------------------------------------
+    @property
+    def grows(self) -> str | None:
+        node = self._node
+        if node.is_bounded:
+            return None
+        return (
+            f"join_asof(strategy={node.strategy!r}) without tolerance= keeps a row of the left until one of the right "
+            "comes after it under its key, however long that takes. Say how far apart two times may be, e.g. "
+            'tolerance="10m"'
+        )
+
+    def explain(self) -> Mapping[str, str]:
+        node, times = self._node, [repr(self._node.time(side)) for side in _SIDES]
+        length = None if node.tolerance is None else f"{node.tolerance / 1e9:g} s"
+        equal = ", ".join(f"{ours!r} = {theirs!r}" for ours, theirs in node.by)
+        lines = {"state": "bounded by the watermark" if length else "grows with the keys"}
+        if not equal:
+            lines["state"] = "bounded by the watermark" if node.is_bounded else "grows with the rows"
+        elif not node.is_bounded:
+            lines["state"] = "grows with the keys, and with rows of the left that find nothing"
+        lines["key"] = equal or "none: the nearest of all rows"
+        lines["kept"] = f"rows of both sides until the watermark reaches {times[0]} and {times[1]}"
+        if self._looks_back:
+            lines["last"] = f"of the right, the last row of each key{f', for {length}' if length else ''}"
+        if node.waits:
+            nearer = "a later one" if node.strategy == "forward" else "a nearer one"
+            until = f"the watermark reaches {times[0]} + {length} at most" if length else "that comes"
+            lines["open"] = f"a row of the left waits for {nearer} of the right until {until}; then it comes out"
+        lines["late"] = (
+            f"rows of the left whose {times[0]} and of the right whose {times[1]} the watermark of the batch before "
+            "had reached"
+        )
+        return lines
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """The rows of one side in a batch: those that may find a partner, and those that cannot."""
+
+    rows: pl.DataFrame
+    alone: pl.DataFrame
+    late: int
+    without_time: int
