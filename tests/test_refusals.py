@@ -37,6 +37,11 @@ def named(name: str) -> ub.StreamFrame:
     return ub.scan_memory(ub.MemorySource(SCHEMA), name=name)
 
 
+def near(other: ub.StreamFrame | None = None, **options: Any) -> ub.StreamFrame:
+    left, right = named("a").with_watermark("t", "1h"), named("b").with_watermark("t", "1h")
+    return left.join_asof(right if other is None else other, on="t", by="k", **options)
+
+
 IN_BOTH, OTHER = named("a"), named("b")
 
 Case = tuple[Callable[[], Any], str]
@@ -152,6 +157,46 @@ WRITTEN: dict[str, Case] = {
     "join_where of streams with one name for two columns": (
         lambda: frame().join_where(frame().rename({"v": "k_right"}), pl.col("k") == pl.col("k_right")),
         r"suffix='_right'\).*two columns 'k_right'.*another suffix",
+    ),
+    "join_asof of streams without watermarks": (
+        lambda: frame().join_asof(frame(), left_on="t", right_on="t"),
+        r"time of the left, 't', and of the right, 't', has no watermark.*left \.pipe.*and to the right \.pipe",
+    ),
+    "join_asof of streams of which one has no watermark": (
+        lambda: frame().with_watermark("t", "1h").join_asof(frame().rename({"t": "u"}), left_on="t", right_on="u"),
+        r"of the right, 'u', has no watermark.*Add to the right \.pipe\(ub\.with_watermark, \"u\", \"10m\"\)",
+    ),
+    "join_asof of streams that is equal in the times": (
+        lambda: frame().join_asof(frame(), on="t", by=["k", "t"]),
+        r"'t' = 't' are the times.*Leave them out of by=",
+    ),
+    "join_asof of streams by a different number of columns": (
+        lambda: frame().join_asof(frame(), on="t", by_left="k", by_right=["k", "v"]),
+        r"by_left= names 1 columns and by_right= 2.*as many for both",
+    ),
+    "join_asof of streams by an expression": (
+        lambda: frame().join_asof(frame(), on="t", by=[pl.col("v") + 1]),
+        r"names of columns.*with_columns",
+    ),
+    "join_asof of streams on an expression": (
+        lambda: frame().join_asof(frame(), on=pl.col("t").dt.truncate("1h")),
+        r"write on=.*names of columns",
+    ),
+    "join_asof strategy typo": (
+        lambda: frame().join_asof(frame(), on="t", strategy="backwards"),
+        r"'backwards'.*did you mean 'backward'",
+    ),
+    "join_asof of streams within a number": (
+        lambda: frame().join_asof(frame(), on="t", tolerance=5),
+        r"tolerance=5\) of two streams.*counts in the unit.*tolerance=\"10m\"",
+    ),
+    "join_asof within months": (
+        lambda: frame().join_asof(frame().clear(), on="t", tolerance="1mo"),
+        r"tolerance of join_asof\(\) is '1mo'.*no fixed length",
+    ),
+    "join_asof within less than nothing": (
+        lambda: frame().join_asof(frame(), on="t", tolerance="-5s"),
+        r"tolerance of join_asof\(\) is '-5s'.*\"0s\" or more",
     ),
     "right join": (
         lambda: frame().join(pl.DataFrame({"k": ["a"]}), on="k", how="right"),
@@ -595,6 +640,21 @@ MODES: dict[str, tuple[Callable[[], ub.StreamFrame], Any, str]] = {
         lambda: frame().with_watermark("t", "1h").join(frame(), on=["k", "t"], how="left").group_by("k").len(),
         "complete",
         r"complete mode.*rows of the left without a partner",
+    ),
+    "windows behind join_asof without a bound": (
+        lambda: near(strategy="nearest").group_by_dynamic("t", every="1h").agg(pl.len()),
+        "append",
+        r"windows of 't' never close.*Behind join_asof\(strategy='nearest'\) 't' is no event time.*tolerance=\"10m\"",
+    ),
+    "join_asof of versions": (
+        lambda: near(windows(named("c").select("t", "k").with_watermark("t", "1h"))),
+        "update",
+        r"a join with another stream would take each version.*\"append\"",
+    ),
+    "join_asof of a whole table with rows": (
+        lambda: near(windows(named("c").with_watermark("t", "1h"))).group_by("k").agg(pl.len().alias("n")),
+        "complete",
+        r"shows the whole of an aggregate.*\"append\"",
     ),
     "a join of versions": (
         lambda: frame().group_by("k").len().join(frame(), on="k"),

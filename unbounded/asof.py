@@ -18,7 +18,7 @@ from unbounded.pairs import Side
 from unbounded.plan import Node
 from unbounded.windows import NANOSECONDS_PER_TICK
 
-__all__ = ["FOUND", "AsofJoin", "asof_of"]
+__all__ = ["FOUND", "AsofJoin", "asof_of", "length_of"]
 
 Strategy: TypeAlias = Literal["backward", "forward", "nearest"]
 
@@ -51,17 +51,19 @@ class AsofJoin(Node):
 
     # Rows -----------------------------------------------------------------------------------------
     def apply(self, *rows: pl.LazyFrame) -> pl.LazyFrame:
+        keys = list(self.key_schema)
         left = rows[0].with_columns(self.keys("left")).sort(self.left_on, maintain_order=True)
         right = rows[1].select(*self.keys("right"), *self.payload).sort(self.right_on, maintain_order=True)
-        return self.joined(left, right, list(self.key_schema)).drop(self.key_schema)
+        return self.joined(left, right, (keys, keys)).drop(self.key_schema)
 
-    def joined(self, left: pl.LazyFrame, right: pl.LazyFrame, by: Sequence[str]) -> pl.LazyFrame:
-        """Polars' answer for rows in the order of their times, which are equal in the columns `by` of both."""
+    def joined(self, left: pl.LazyFrame, right: pl.LazyFrame, by: tuple[Sequence[str], Sequence[str]]) -> pl.LazyFrame:
+        """Polars' answer for rows in the order of their times, which are equal in the columns `by` of each side."""
         return left.join_asof(
             right,
             left_on=self.left_on,
             right_on=self.right_on,
-            by=list(by) or None,
+            by_left=by[0] or None,
+            by_right=by[1] or None,
             strategy=self.strategy,
             suffix=self.suffix,
             tolerance=None if self.tolerance is None else f"{self.tolerance}ns",
@@ -83,7 +85,7 @@ class AsofJoin(Node):
     def payload(self) -> list[str]:
         """The columns of the right but for those in `by`, which are those of the left."""
         keys = {theirs for _, theirs in self.by}
-        return [name for name in self.right.schema if name not in keys or name == self.right_on]
+        return [name for name in self.right.schema if name not in keys]
 
     def time(self, side: Side) -> str:
         """The column of a side by which the nearest is found."""
@@ -155,14 +157,20 @@ def asof_of(
         times[1],
         tuple(zip(ours, theirs, strict=True)),
         strategy,
-        _tolerance(options["tolerance"]),
+        _length(options["tolerance"]),
         options["allow_exact_matches"],
         options["suffix"],
         options["coalesce"],
     )
+    # What Polars does not know, or cannot compare, it says itself, once it joins.
+    first, second = (pl.LazyFrame(schema=one.schema) for one in node.inputs)
+    node.joined(first, second, (ours, theirs)).collect()
+    if node.left_on in ours or node.right_on in theirs:
+        raise PlanError(
+            f"join_asof(): by= are columns that are equal, and {node.left_on!r} = {node.right_on!r} are the times that "
+            "are near each other. Leave them out of by=, or join(on=...) where times are equal"
+        )
     _refuse_untimed(node)
-    # That types differ, Polars says only when it joins.
-    node.apply(*(pl.LazyFrame(schema=one.schema) for one in node.inputs)).collect()
     return node
 
 
@@ -194,23 +202,25 @@ def _refuse_untimed(node: AsofJoin) -> None:
     )
 
 
-def _tolerance(tolerance: Any) -> int | None:
-    """In nanoseconds."""
-    if tolerance is None:
-        return None
-    if not isinstance(tolerance, str | timedelta):
-        raise UnsupportedOperationError(
-            f"join_asof(tolerance={tolerance!r}) of two streams",
-            because="a number counts in the unit of the time column, which its values do not show",
-            instead='a length of time, e.g. tolerance="10m"',
-        )
+def length_of(tolerance: str | timedelta) -> int:
+    """A tolerance in nanoseconds, in the grammar of Polars or Spark; PlanError for one that is no fixed length."""
     what = "the tolerance of join_asof()"
     length = fixed_nanoseconds(polars_duration(tolerance, what))
     if length is None:
         raise PlanError(f'{what} is {tolerance!r}, and months and years have no fixed length. Write days: "31d"')
     if length < 0:
-        raise PlanError(f"{what} is {tolerance!r}, and two times cannot be less than nothing apart. Write it without -")
+        raise PlanError(f'{what} is {tolerance!r}, and two times are never less than nothing apart. Write "0s" or more')
     return length
+
+
+def _length(tolerance: Any) -> int | None:
+    if tolerance is None or isinstance(tolerance, str | timedelta):
+        return None if tolerance is None else length_of(tolerance)
+    raise UnsupportedOperationError(
+        f"join_asof(tolerance={tolerance!r}) of two streams",
+        because="a number counts in the unit of the time column, which its values do not show",
+        instead='a length of time, e.g. tolerance="10m"',
+    )
 
 
 @clocks.register

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, cast
 
 import polars as pl
 
-from unbounded.asof import asof_of
+from unbounded.asof import asof_of, length_of
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import passes
 from unbounded.pairing import paired_on, paired_where
@@ -134,7 +134,14 @@ class Joinable:
         allow_exact_matches: bool = True,
         check_sortedness: bool = True,
     ) -> Self:
-        """Join each row with the nearest row in time. Neither side need be sorted; it is done here."""
+        """Join each row with the nearest row of a bounded frame or, in time, of a stream. Neither need be sorted.
+
+        Of rows of a stream that have one time the order of arrival decides as in Polars: the last one is found, or
+        with "forward" the first. Both streams need watermarks on these times; a row comes out once, when that of the
+        query has reached it, and nothing nearer can come: a row that looks ahead waits until there is one, or no later
+        than `tolerance` behind its time, which is a length of time. Nulls, in the time or in `by`, find nothing and do
+        not wait. State: rows that wait, and the last row of the right per key, for `tolerance` if there is one.
+        """
         left, right = (left_on, right_on) if on is None else (on, on)
         if isinstance(other, Joinable):
             asked = {"strategy": strategy, "suffix": suffix, "tolerance": tolerance, "coalesce": coalesce}
@@ -150,7 +157,7 @@ class Joinable:
             "by_right": by_right if by is None else by,
             "strategy": strategy,
             "suffix": suffix,
-            "tolerance": tolerance,
+            "tolerance": f"{length_of(tolerance)}ns" if isinstance(tolerance, str | timedelta) else tolerance,
             "coalesce": coalesce,
             "allow_exact_matches": allow_exact_matches,
             "check_sortedness": False,  # sorted here

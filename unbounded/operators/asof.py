@@ -38,35 +38,24 @@ class AsofJoinOperator:
 
     def __init__(self, id: str, node: AsofJoin) -> None:
         self.id, self._node = id, node
+        self._clocks = dict.fromkeys(node.clock(side) for side in _SIDES)
         self._waiting = {side: Waiting(node.of(side).schema) for side in _SIDES}
         self._keys = node.key_schema or {_ALL: pl.Int8()}
-        # A key that is a column of the left as it stands is stored once; of a float, both zeros are one key.
+        self._looks_back = node.strategy != "forward"
+        expiry = {DUE: pl.Int64()} if node.tolerance is not None else {}
+        values = {**{name: node.right.schema[name] for name in node.payload}, **expiry}
+        merge = tuple(pl.col(name).last() for name in values)
+        self._last = TableSpec(pl.Schema(self._keys), pl.Schema(values), merge, next(iter(expiry), None))
+        # A key that is a column of the left as it stands is stored once. Of floats both zeros are one key.
         ours = [ours for ours, _ in node.by] or [_ALL]
         stored = zip(self._keys.items(), ours, strict=True)
-        self._open_keys = {key: own if not dtype.is_float() else key for (key, dtype), own in stored}
-        times = {FOUND: node.dtype} if node.strategy == "nearest" else {}
-        self._found: dict[str, pl.DataType] = dict(node.schema if times else node.left.schema) | times
-        """The columns of a row that is open: with what it would find if nothing came, if that can be."""
-        self._last = TableSpec(
-            key=pl.Schema(self._keys),
-            values=pl.Schema({**{name: node.right.schema[name] for name in node.payload}, **self._expires}),
-            merge=tuple(pl.col(name).last() for name in (*node.payload, *self._expires)),
-            expiry=next(iter(self._expires), None),
-        )
-
-    @property
-    def _expires(self) -> dict[str, pl.DataType]:
-        return {DUE: pl.Int64()} if self._node.tolerance is not None else {}
-
-    @property
-    def _looks_back(self) -> bool:
-        return self._node.strategy != "forward"
-
-    @property
-    def _open(self) -> MultimapSpec:
+        self._open_keys = {key: key if dtype.is_float() else own for (key, dtype), own in stored}
+        nearest = {**node.schema, FOUND: node.dtype} if node.strategy == "nearest" else node.left.schema
+        self._found: list[str] = list(nearest)
+        """The columns of an open row: also those of the row behind that it finds if none comes, if there may be one."""
         keys = {own: self._keys[key] for key, own in self._open_keys.items()}
-        values = {name: dtype for name, dtype in self._found.items() if name not in keys}
-        return MultimapSpec(key=pl.Schema(keys), values=pl.Schema({**values, DUE: pl.Int64()}), expiry=DUE)
+        values = {**{name: dtype for name, dtype in nearest.items() if name not in keys}, DUE: pl.Int64()}
+        self._open = MultimapSpec(pl.Schema(keys), pl.Schema(values), expiry=DUE)
 
     def tables(self) -> Mapping[str, TableSpec | MultimapSpec]:
         found: dict[str, TableSpec | MultimapSpec] = {side: one.spec for side, one in self._waiting.items()}
@@ -107,7 +96,7 @@ class AsofJoinOperator:
     def _due(self, time: str) -> pl.Expr:
         """When both sides have come as far as a time, in epoch ms."""
         schema = {time: self._node.dtype}
-        return pl.max_horizontal(closing_instant({time: self._node.clock(side)}, schema) for side in _SIDES)
+        return pl.max_horizontal(closing_instant({time: clock}, schema) for clock in self._clocks)
 
     def step_sides(self, left: pl.DataFrame, right: pl.DataFrame, tables: Tables, batch: Batch) -> Change:
         """Take the prepared rows of one batch into the tables."""
@@ -160,7 +149,8 @@ class AsofJoinOperator:
         """Rows of the left, in order of time as they are, with what they find among these, and its time."""
         noted = right.lazy().with_columns(pl.col(self._node.right_on).alias(FOUND))
         noted = noted.sort(self._node.right_on, maintain_order=True)
-        return self._node.joined(left.lazy(), noted, list(self._keys)).collect(engine="in-memory")
+        keys = list(self._keys)
+        return self._node.joined(left.lazy(), noted, (keys, keys)).collect(engine="in-memory")
 
     # Behind ---------------------------------------------------------------------------------------
     def _before(self, ours: pl.DataFrame, table: Table) -> pl.DataFrame:
@@ -172,10 +162,10 @@ class AsofJoinOperator:
         """Keep the last of these rows by key, and let go of those that are too far behind; how many these are."""
         if theirs.height:
             last = theirs.unique([*self._keys], keep="last", maintain_order=True)
-            if self._expires:
+            if self._last.expiry:
                 last = self._with_due(last, pl.col(self._node.right_on).to_physical() + self._node.ticks)
             table.merge(last)
-        if not self._expires or batch.watermark is None:
+        if not self._last.expiry or batch.watermark is None:
             return 0
         return table.expire(batch.watermark).height
 
@@ -236,13 +226,13 @@ class AsofJoinOperator:
         node, times = self._node, [repr(self._node.time(side)) for side in _SIDES]
         length = None if node.tolerance is None else f"{node.tolerance / 1e9:g} s"
         equal = ", ".join(f"{ours!r} = {theirs!r}" for ours, theirs in node.by)
-        lines = {"state": "bounded by the watermark" if length else "grows with the keys"}
-        if not equal:
-            lines["state"] = "bounded by the watermark" if node.is_bounded else "grows with the rows"
-        elif not node.is_bounded:
-            lines["state"] = "grows with the keys, and with rows of the left that find nothing"
-        lines["key"] = equal or "none: the nearest of all rows"
-        lines["kept"] = f"rows of both sides until the watermark reaches {times[0]} and {times[1]}"
+        grows = ["the keys"] if self._looks_back and node.by and not length else []
+        grows += [] if node.is_bounded else ["the rows of the left that find nothing"]
+        lines = {
+            "state": f"grows with {' and '.join(grows)}" if grows else "bounded by the watermark",
+            "key": equal or "none: the nearest of all rows",
+            "kept": f"rows of both sides until the watermark reaches {times[0]} and {times[1]}",
+        }
         if self._looks_back:
             lines["last"] = f"of the right, the last row of each key{f', for {length}' if length else ''}"
         if node.waits:

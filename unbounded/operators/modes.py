@@ -64,7 +64,7 @@ def reasons_against(plan: Node, mode: Mode) -> list[str]:
             'that ever came. Write with output_mode="append"'
         )
     if mode == "append":
-        reasons += [reason for node in changing if (reason := _stays_open(node)) is not None]
+        reasons += [f"{reason}{_endless(node)}" for node in changing if (reason := _stays_open(node)) is not None]
     if mode == "update":
         reasons += [reason for node in nodes if (reason := _of_versions(node)) is not None]
     reasons += [_needs_whole(node) for node in nodes if isinstance(node, Whole) and not is_whole(node.input, mode)]
@@ -208,6 +208,17 @@ def _stays_open(node: Aggregate | Keep) -> str | None:
         f"append mode emits a group once, when it can no longer change, and groups by {keys} never close. Group by a "
         'window of a watermarked column, e.g. .pipe(ub.with_watermark, "time", "10m").group_by_dynamic("time", '
         'every="5m", group_by=...), or write with output_mode="update"'
+    )
+
+
+def _endless(node: Node) -> str:
+    """Where a join below has ended event time, if one has."""
+    ends = next((one for one in walk(node) if isinstance(one, AsofJoin) and not one.is_bounded), None)
+    if ends is None:
+        return ""
+    return (
+        f". Behind join_asof(strategy={ends.strategy!r}) {ends.left_on!r} is no event time, since a row may wait there "
+        'for ever: say how far apart two times may be, e.g. tolerance="10m"'
     )
 
 
