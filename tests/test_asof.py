@@ -226,6 +226,23 @@ def test_the_nearest_is_known_when_the_watermark_is_as_far_ahead_as_the_best_is_
     assert story.answer()["v_right"].to_list() == [7]
 
 
+def test_of_two_that_are_as_near_the_later_one_is_found_also_where_it_comes_later() -> None:
+    story = Story(nearest(strategy="nearest"), SCHEMA, SCHEMA).add([row(1, 20), row(9, 32.9)], feed=0)
+    story.add([row(1, 17, 7), row(1, 23, 8), row(2, 32.9)], feed=1).run()
+    assert story.answer().is_empty()
+    story.add([row(9, 33)], feed=0).add([row(2, 33)], feed=1).run()
+    assert story.answer()["v_right"].to_list() == [8]
+
+
+def test_a_row_is_found_as_long_as_the_tolerance_reaches() -> None:
+    story = Story(nearest(tolerance="5s"), SCHEMA, SCHEMA)
+    story.add([row(1, 20)], feed=0).add([row(1, 15, 7)], feed=1)
+    for second in (29.9, 30, 31):
+        story.add([row(9, second)], feed=0).add([row(9, second)], feed=1).run()
+    assert story.answer().filter(pl.col("k") == 1)["v_right"].to_list() == [7]
+    assert kept(story) == 6  # rows of the key 9 that wait, and of the key 1 none
+
+
 @pytest.mark.parametrize(("strategy", "found"), [("backward", 2), ("forward", 3), ("nearest", 4)])
 def test_of_rows_of_one_time_the_order_of_arrival_decides_however_they_are_cut(strategy: str, found: int) -> None:
     story = Story(nearest(strategy=strategy), SCHEMA, SCHEMA)
