@@ -165,7 +165,8 @@ def test_a_batch_that_is_run_again_decides_as_before(tmp_path: Path) -> None:
 
     def started() -> MicroBatches:
         parts = [
-            ub.scan(feed, name=name, watermark=("t", "0s"), idle_timeout="1m") for feed, name in ((x, "x"), (y, "y"))
+            ub.scan_memory(feed, name=name, watermark=("t", "0s"), idle_timeout="1m")
+            for feed, name in ((x, "x"), (y, "y"))
         ]
         storage = open_storage(tmp_path / "checkpoint")
         batches = MicroBatches(

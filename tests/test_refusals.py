@@ -423,7 +423,7 @@ WRITTEN: dict[str, Case] = {
         r"watermark='t' is not a column and a delay\. Write watermark=\('t', '10m'\)",
     ),
     "a source without time to send": (
-        lambda: ub.scan(ub.MemorySource(SCHEMA), idle_timeout="0s"),
+        lambda: ub.scan_memory(ub.MemorySource(SCHEMA), idle_timeout="0s"),
         r"idle_timeout='0s' leaves a source no time.*Write \"1m\"",
     ),
     "a path is no source": (

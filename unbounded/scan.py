@@ -51,6 +51,7 @@ __all__ = [
 
 Where: TypeAlias = str | os.PathLike[str]
 Watermark: TypeAlias = tuple[str, str | timedelta]
+Timeout: TypeAlias = str | timedelta | None
 Missing: TypeAlias = Literal["insert", "raise"]
 Extra: TypeAlias = Literal["ignore", "raise"]
 
@@ -60,7 +61,7 @@ def scan(
     *,
     name: str | None = None,
     watermark: Watermark | None = None,
-    idle_timeout: str | timedelta | None = None,
+    idle_timeout: Timeout = None,
     allow_source_change: bool = False,
 ) -> StreamFrame:
     """An endless table of the rows of any source, your own included.
@@ -97,19 +98,14 @@ def _scan_files(
     source: Where,
     name: str | None,
     watermark: Watermark | None,
-    idle_timeout: str | timedelta | None,
+    idle_timeout: Timeout,
     allow_source_change: bool,
     options: Mapping[str, Any],
     **own: Any,
 ) -> StreamFrame:
     """What all scans of files do with their parameters, which they hand on by `locals()` since all have a meaning."""
-    return scan(
-        FileSource(source, form, **own, **options),
-        name=name,
-        watermark=watermark,
-        idle_timeout=idle_timeout,
-        allow_source_change=allow_source_change,
-    )
+    found, moved = FileSource(source, form, **own, **options), allow_source_change
+    return scan(found, name=name, watermark=watermark, idle_timeout=idle_timeout, allow_source_change=moved)
 
 
 def scan_parquet(
@@ -120,7 +116,7 @@ def scan_parquet(
     extra_columns: Extra | None = None,
     name: str | None = None,
     watermark: Watermark | None = None,
-    idle_timeout: str | timedelta | None = None,
+    idle_timeout: Timeout = None,
     max_files_per_trigger: int | None = None,
     max_bytes_per_trigger: int | None = DEFAULT_BYTES,
     order: Order = "oldest_first",
@@ -177,7 +173,7 @@ def scan_csv(
     dead_letter_folder: Where | None = None,
     name: str | None = None,
     watermark: Watermark | None = None,
-    idle_timeout: str | timedelta | None = None,
+    idle_timeout: Timeout = None,
     max_files_per_trigger: int | None = None,
     max_bytes_per_trigger: int | None = DEFAULT_BYTES,
     order: Order = "oldest_first",
@@ -225,7 +221,7 @@ def scan_ndjson(
     dead_letter_folder: Where | None = None,
     name: str | None = None,
     watermark: Watermark | None = None,
-    idle_timeout: str | timedelta | None = None,
+    idle_timeout: Timeout = None,
     max_files_per_trigger: int | None = None,
     max_bytes_per_trigger: int | None = DEFAULT_BYTES,
     order: Order = "oldest_first",
@@ -262,7 +258,7 @@ def scan_ipc(
     extra_columns: Extra | None = None,
     name: str | None = None,
     watermark: Watermark | None = None,
-    idle_timeout: str | timedelta | None = None,
+    idle_timeout: Timeout = None,
     max_files_per_trigger: int | None = None,
     max_bytes_per_trigger: int | None = DEFAULT_BYTES,
     order: Order = "oldest_first",
@@ -291,7 +287,7 @@ def scan_avro(
     extra_columns: Extra | None = None,
     name: str | None = None,
     watermark: Watermark | None = None,
-    idle_timeout: str | timedelta | None = None,
+    idle_timeout: Timeout = None,
     max_files_per_trigger: int | None = None,
     max_bytes_per_trigger: int | None = DEFAULT_BYTES,
     order: Order = "oldest_first",
@@ -322,7 +318,7 @@ def scan_lines(
     dead_letter_folder: Where | None = None,
     name: str | None = None,
     watermark: Watermark | None = None,
-    idle_timeout: str | timedelta | None = None,
+    idle_timeout: Timeout = None,
     max_files_per_trigger: int | None = None,
     max_bytes_per_trigger: int | None = DEFAULT_BYTES,
     order: Order = "oldest_first",
@@ -355,7 +351,7 @@ def scan_generator(
     max_rows_per_trigger: int | None = 100_000,
     name: str | None = None,
     watermark: Watermark | None = None,
-    idle_timeout: str | timedelta | None = None,
+    idle_timeout: Timeout = None,
 ) -> StreamFrame:
     """An endless table of the rows that a Python function gives: `function(since, until)` yields `(rows, offset)`.
 
@@ -379,9 +375,11 @@ def scan_generator(
     return scan(found, name=name, watermark=watermark, idle_timeout=idle_timeout)
 
 
-def scan_memory(feed: MemorySource, *, name: str | None = None, watermark: Watermark | None = None) -> StreamFrame:
+def scan_memory(
+    feed: MemorySource, *, name: str | None = None, watermark: Watermark | None = None, idle_timeout: Timeout = None
+) -> StreamFrame:
     """An endless table of the rows that are given to `feed.add`; for tests."""
-    return scan(feed, name=name, watermark=watermark)
+    return scan(feed, name=name, watermark=watermark, idle_timeout=idle_timeout)
 
 
 def scan_rate(
