@@ -80,7 +80,7 @@ def failed() -> ub.StreamingQuery:
 
 def test_a_frame_shows_its_columns_its_plan_and_how_to_see_rows() -> None:
     seen = page(hours(ub.MemorySource({"k": pl.String, "t": pl.Datetime("us")}))).text
-    for word in ("unbounded, 3 columns", "rows UInt32", "watermark on 't', 300 s behind", "every 1h", "frame.show()"):
+    for word in ("unbounded, 3 columns", "rows UInt32", "watermark on 't', 5m behind", "every 1h", "frame.show()"):
         assert word in seen
 
 

@@ -7,7 +7,15 @@ from datetime import timedelta
 import pytest
 
 import unbounded as ub
-from unbounded.durations import is_positive, longest_milliseconds, milliseconds, most_windows, polars_duration, times
+from unbounded.durations import (
+    is_positive,
+    longest_milliseconds,
+    milliseconds,
+    most_windows,
+    polars_duration,
+    shortest,
+    times,
+)
 
 
 @pytest.mark.parametrize(
@@ -26,6 +34,11 @@ from unbounded.durations import is_positive, longest_milliseconds, milliseconds,
 )
 def test_polars_sparks_and_pythons_spelling_mean_the_same(spelt: str | timedelta, length: int) -> None:
     assert milliseconds(spelt, "delay") == length
+
+
+@pytest.mark.parametrize("told", ["0s", "1ms", "1s", "59s", "1m", "1h30m", "1d", "1d1h1m1s1ms", "400d"])
+def test_a_length_is_told_as_people_write_it(told: str) -> None:
+    assert shortest(milliseconds(told, "delay")) == told
 
 
 @pytest.mark.parametrize("spelt", ["", "5", "5 parsecs", "m5", "1h-5m", None, 5, "1mo", "1y", "-1s", timedelta(-1)])

@@ -432,12 +432,14 @@ def test_a_plan_says_how_long_sessions_are_kept() -> None:
         == """in append mode (possible: append, update, complete)
 
 sessions of 't', 10s apart, by 'k'  [session-1]
-  watermark on 't', 0 s behind
+  watermark on 't', 0s behind
     scan 'clicks': memory
 
 session-1
   key:     'k', 't'
   state:   bounded by the watermark: the open sessions
-  kept:    until the watermark reaches the session's end, the latest 't' + gap; then emitted and forgotten
-  late:    rows whose own 't' + gap the watermark of the batch before had reached"""
+  kept:    until the watermark reaches the session's end, the latest 't' + gap, when no row can join it; then \
+emitted and forgotten
+  late:    rows whose own 't' + gap the watermark of the batch before had reached; dropped and counted
+  null:    rows whose 't' is null; dropped and counted"""
     )

@@ -365,10 +365,8 @@ def test_explain_says_what_is_kept_of_each_side_and_why() -> None:
     story = Story(near("left"), SCHEMA, SCHEMA)
     told = story._batches.explain()
     assert "left join of two streams" in told
-    assert (
-        "left:    rows are kept until the watermark reaches 't' + 30 s; then they come out, if they have had no" in told
-    )
-    assert "right:   rows are kept until the watermark reaches 't' + 15 s" in told
+    assert "left:    kept until the watermark reaches 't' + 30s, when no partner can come; then emitted, if" in told
+    assert "right:   kept until the watermark reaches 't_right' + 15s, when no partner can come; then forg" in told
     assert "late:    rows of the left whose 't' and of the right whose 't_right' the watermark" in told
 
 

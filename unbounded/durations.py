@@ -18,6 +18,7 @@ __all__ = [
     "milliseconds",
     "most_windows",
     "polars_duration",
+    "shortest",
     "times",
 ]
 
@@ -122,6 +123,15 @@ def times(duration: str, n: int) -> str:
 def longest_milliseconds(duration: str) -> int:
     """An upper bound of a Polars duration, for time that must not be forgotten too early."""
     return _total(duration, _LONGEST_DAYS) + (_CLOCK_CHANGE if is_calendar(duration) else 0)
+
+
+def shortest(milliseconds: int) -> str:
+    """So many milliseconds, which are not negative, as people write them: 5400000 is "1h30m", and 0 is "0s"."""
+    found, left = "", milliseconds
+    for unit in ("d", "h", "m", "s", "ms"):
+        count, left = divmod(left, int(_MICROSECONDS[unit]) // 1_000)
+        found += f"{count}{unit}" if count else ""
+    return found or "0s"
 
 
 def is_positive(duration: str) -> bool:

@@ -124,7 +124,11 @@ class Remembers(Protocol):
         """Why nothing bounds what it remembers, and what would; None where something does."""
 
     def explain(self) -> Mapping[str, str]:
-        """For people: its `state` (bounded, or growing, by what), `key`, how long rows are `kept`, which are `late`."""
+        """For people: its `key`, its `state` (bounded, or growing, by what), how long that is `kept`, and why.
+
+        And which rows it drops: those that are `late`, and those that it can do nothing with, for their time is `null`;
+        each is missing where there are none.
+        """
 
 
 class Operator(Remembers, Protocol):

@@ -15,6 +15,7 @@ import polars as pl
 
 from unbounded.aggregates import Cut, cut
 from unbounded.connectors import Mode
+from unbounded.durations import shortest
 from unbounded.expressions import canonical
 from unbounded.lineage import Clock, closing
 from unbounded.now import at, tells_time
@@ -255,24 +256,34 @@ class AggregateOperator:
         )
 
     def explain(self) -> Mapping[str, str]:
-        lines = {"key": ", ".join(map(self._shown, self._key)) or "none: one row over the whole stream"}
+        bounds = () if self._window is None else self._window.labels[1:]  # they say nothing that the label does not
+        names = [name for name in self._key if name not in bounds]
+        lines = {"key": ", ".join(map(self._shown, names)) or "none: one row over the whole stream"}
+        row = "one row per group"
         if self._window is not None and self._sliding is not None:
-            lines["slices"] = f"one row for each {self._window.every}, which is in {self._sliding.many} windows"
+            row = f"one row per group and slice of {self._window.every}, of which a window has {self._sliding.many}"
+        also = " and the values" if self._values else ""
         if not self._key:
-            lines["state"] = "one row"
-        elif not self._clocks or self._mode == "complete":
-            lines["state"] = "grows with the keys"
+            lines |= {"state": f"one row{also}", "kept": "for ever: it is the answer"}
+        elif not self._closes:
             kept = "complete mode shows every group" if self._clocks else "no key is event time with a watermark"
-            lines["kept"] = f"for ever: {kept}"
+            lines |= {"state": f"grows with the keys{also}: {row}", "kept": f"for ever: {kept}"}
         else:
-            ends = " or ".join(self._end(name, clock) for name, clock in self._clocks.items())
+            ends = " or ".join(self._end(name, clock) for name, clock in self._clocks.items() if name not in bounds)
             then = "emitted and forgotten" if self._mode == "append" else "forgotten"
-            lines["state"] = "bounded by the watermark"
-            lines["kept"] = f"until the watermark reaches {ends}; then {then}"
-            lines["late"] = "rows for groups that the watermark of the batch before had closed"
+            if self._mode == "update" and LABEL not in self._key:
+                then += "; where it is null, for ever"
+            lines |= {
+                "state": f"bounded by the watermark: {row}",
+                "kept": f"until the watermark reaches {ends}, when its last row has come; then {then}",
+                "late": "rows for groups that the watermark of the batch before had closed",
+            }
         if self._values:
-            lines["state"] += "" if self._closes else " and the values"
             lines["values"] = "; ".join(one.explain() for one in self._values)
+        timeless = [self._shown(LABEL)] if LABEL in self._key else []
+        timeless += [self._shown(name) for name in names if self._mode == "append" and name in self._clocks]
+        if timeless:
+            lines["null"] = f"rows whose {timeless[0]} is null"
         return lines
 
     def _shown(self, name: str) -> str:
@@ -280,7 +291,7 @@ class AggregateOperator:
 
     def _end(self, name: str, clock: Clock) -> str:
         end = self._shown(name) if clock.lasts is None else f"{self._shown(name)} + {clock.lasts}"
-        return f"{end} (it runs {clock.behind / 1000:g} s behind here)" if clock.behind else end
+        return f"{end} (it runs {shortest(clock.behind)} behind here)" if clock.behind else end
 
 
 def _due_slices(sliding: Sliding, rows: pl.DataFrame, table: Table, mark: int | None) -> tuple[pl.DataFrame, int]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from unbounded.asof import AsofJoin
+from unbounded.durations import shortest
 from unbounded.now import named_now
 from unbounded.operators import Remembers
 from unbounded.pairs import StreamJoin
@@ -25,9 +26,9 @@ from unbounded.plan import (
     Verb,
     Watermark,
 )
-from unbounded.sequence import Sequential
+from unbounded.sequence import Sequential, waits
 from unbounded.sessions import Sessions
-from unbounded.windows import LABEL, Window
+from unbounded.windows import LABEL, Window, last_instant_of
 
 __all__ = ["explained"]
 
@@ -51,8 +52,19 @@ def explained(plan: Node, operators: Mapping[Node, Remembers | None]) -> str:
     width = min(max(len(text) for text, _ in drawn), _WIDEST)
     lines = [f"{text:{width}}  {remembers}".rstrip() for text, remembers in drawn]
     for operator in filter(None, map(operators.get, operators)):
-        lines += ["", operator.id, *(f"  {what + ':':9}{text}" for what, text in operator.explain().items())]
+        lines += ["", operator.id, *(f"  {what + ':':9}{text}" for what, text in _lines(operator).items())]
+    for name, first in waits(plan).items():
+        ended = " and ".join(map(repr, sorted(first)))
+        lines += ["", f"order: {name!r} waits for the end of {ended}; what comes to that later is warned of, not read"]
     return "\n".join(lines)
+
+
+def _lines(operator: Remembers) -> dict[str, str]:
+    """What an operator says, in one order, and that what it leaves out is counted."""
+    said = dict(operator.explain())
+    left_out = {what: f"{text}; dropped and counted" for what in ("late", "null") if (text := said.pop(what, None))}
+    first = {what: said.pop(what) for what in ("key", "state") if what in said}
+    return {**first, **said, "late": "no row is late here", **left_out}
 
 
 def _title(node: Node) -> str:
@@ -88,7 +100,7 @@ def _title(node: Node) -> str:
         case Concat():
             return f"concat {node.how}"
         case Watermark():
-            return f"watermark on {node.column!r}, {node.delay / 1000:g} s behind"
+            return f"watermark on {node.column!r}, {shortest(node.delay)} behind"
         case Window():
             return f"window of {node.column!r}, every {node.every}, {node.period} long"
         case Sessions():
@@ -109,5 +121,8 @@ def _shown(option: object) -> str:
 
 def _written(expr: pl.Expr) -> str:
     """An expression as Polars shows it, on one line."""
+    if (end := last_instant_of(expr)) is not None:
+        name = expr.meta.output_name()
+        return f'window_time("{end}")' if name == "window_time" else f'window_time("{end}").alias("{name}")'
     text = " ".join(named_now(str(expr)).split()).replace("dyn int: ", "").replace("dyn float: ", "")
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

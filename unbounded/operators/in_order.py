@@ -79,7 +79,8 @@ class InOrderOperator:
     def explain(self) -> Mapping[str, str]:
         time = repr(self._node.keys[0])
         return {
-            "state": "bounded by the watermark",
-            "kept": f"rows wait until the watermark reaches {time}, then they are emitted",
+            "state": "bounded by the watermark: the rows that wait",
+            "kept": f"until the watermark reaches {time}, when no earlier row can come; then emitted and forgotten",
             "late": f"rows whose {time} the watermark of the batch before had reached",
+            "null": f"rows whose {time} is null",
         }

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from unbounded.durations import shortest
 from unbounded.expressions import canonical, columns_of, passes
 from unbounded.operators import FINAL, Batch, Change, Tables, at_least_milliseconds, closing_instant
 from unbounded.operators.answer import Answer
@@ -154,9 +155,10 @@ class StreamJoinOperator:
 
     def explain(self) -> Mapping[str, str]:
         node = self._node
-        bounded = [side for side in _SIDES if node.kept(side).reaches]
+        endless = [side for side in _SIDES if not node.kept(side).reaches]
+        state = f"grows with the rows of the {' and the '.join(endless)}" if endless else "bounded by the watermark"
         lines = {
-            "state": "bounded by the watermark" if len(bounded) == 2 else "grows with the rows",
+            "state": f"{state}: rows of both sides",
             "key": ", ".join(f"{_text(key.left)} = {_text(key.right)}" for key in node.keys),
         }
         lines |= {side: buffer.explain() for side, buffer in self._buffers.items()}
@@ -299,17 +301,17 @@ class _Buffer:
     def explain(self) -> str:
         """How long a row is kept, and why."""
         if not self._kept.reaches:
-            return "rows are kept for ever: no condition says how late a partner may come"
+            return "kept for ever: no condition says how late a partner may come"
         until = " or ".join(self._reach(one) for one in self._kept.reaches)
-        then = "; then they come out, if they have had no partner" if self.shows_alone else ""
-        gone = " or they have found a partner" if self.leaves else ""
-        return f"rows are kept until the watermark reaches {until}{gone}{then}"
+        first = "they have a partner, or " if self.leaves else ""
+        then = "emitted, if they had none, and forgotten" if self.shows_alone else "forgotten"
+        return f"kept until {first}the watermark reaches {until}, when no partner can come; then {then}"
 
     def _reach(self, reach: Reach) -> str:
         name = reach.within.earlier
-        shown = repr(self._columns.get(name, name)) if name not in self._keys else self._key_text(name)
-        length = reach.milliseconds / 1000
-        return shown if not length else f"{shown} {'+' if length > 0 else '-'} {abs(length):g} s"
+        shown = self._key_text(name) if name in self._keys else repr(name)
+        length = reach.milliseconds
+        return shown if not length else f"{shown} {'+' if length > 0 else '-'} {shortest(abs(length))}"
 
     @property
     def late(self) -> str:

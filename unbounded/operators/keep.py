@@ -65,7 +65,9 @@ class KeepOperator:
         return Change(rows=kept.lazy(), taken=rows.height, updated=rows.height)
 
     def explain(self) -> Mapping[str, str]:
-        return {"state": f"the rows of the answer, {self._node.options.get('k', self._node.options.get('n'))} at most"}
+        others = "later" if self._node.verb == "tail" else "better"
+        most = self._node.options.get("k", self._node.options.get("n"))
+        return {"state": f"the rows of the answer, {most} at most", "kept": f"until {others} ones take their place"}
 
 
 def _text(value: object) -> str:

@@ -75,7 +75,7 @@ class PositionedOperator:
         return rows.with_row_index(self._node.options["name"], self._offset + before)
 
     def explain(self) -> Mapping[str, str]:
-        return {"state": "one number: the rows so far, over the whole life of the query"}
+        return {"state": "one number: the rows so far", "kept": "over the whole life of the query, to go on counting"}
 
 
 def _before(tables: Mapping[str, Table]) -> int:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import polars as pl
 
 from unbounded.connectors import Mode
+from unbounded.durations import shortest
 from unbounded.expressions import canonical
 from unbounded.lineage import closing
 from unbounded.now import at, tells_time
@@ -214,21 +215,24 @@ class SessionOperator:
 
     def explain(self) -> Mapping[str, str]:
         time = self._node.column
+        no_gap = "" if self._node.gap.constant else ", or whose gap is null or not above zero"
         lines = {
             "key": ", ".join(map(repr, (*self._keys, time))),
             "state": "bounded by the watermark: the open sessions" if self._closes else "grows with the sessions",
+            "null": f"rows whose {time!r} is null{no_gap}",
         }
         if self._values:
             lines["state"] += " and their values"
             lines["values"] = "; ".join(one.explain() for one in self._values)
         if not self._closes:
-            lines["kept"] = f"for ever: {'complete mode shows every session' if self._clocks else 'no watermark'}"
+            why = "complete mode shows every session" if self._clocks else f"{time!r} has no watermark"
+            lines["kept"] = f"for ever: {why}"
             return lines
         (clock,) = self._clocks.values()
-        behind = f" (it runs {clock.behind / 1000:g} s behind here)" if clock.behind else ""
+        behind = f" (it runs {shortest(clock.behind)} behind here)" if clock.behind else ""
         end = f"the session's end, the latest {time!r} + gap{f' + {clock.lasts}' if clock.lasts else ''}{behind}"
         then = "emitted and forgotten" if self._mode == "append" else "forgotten"
-        lines["kept"] = f"until the watermark reaches {end}; then {then}"
+        lines["kept"] = f"until the watermark reaches {end}, when no row can join it; then {then}"
         lines["late"] = f"rows whose own {time!r} + gap the watermark of the batch before had reached"
         return lines
 

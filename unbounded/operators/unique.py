@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from unbounded.durations import shortest
 from unbounded.lineage import clocks
 from unbounded.operators import Batch, Change, closing_instant
 from unbounded.operators.answer import Answer
@@ -112,20 +113,21 @@ class UniqueOperator:
 
     def explain(self) -> Mapping[str, str]:
         times, within = " or ".join(map(repr, self._clocks)), self._node.within
-        kept = "for ever"
+        kept = "for ever: no column of the key has a watermark"
         if within is not None:
-            kept = (
-                f"until the watermark reaches {times} of the first row, plus {within / 1000:g} s; not where it is null"
-            )
+            kept = f"until the watermark reaches {times} of the first row + {shortest(within)}; not where it is null"
         elif self._closing:
-            kept = f"until the watermark reaches {times}; where it is null, for ever"
+            kept = (
+                f"until the watermark reaches {times}, when no more of the value can come; where it is null, for ever"
+            )
+        state = "bounded by the watermark" if self._closing else "grows with the distinct values"
         lines = {
-            "state": "bounded by the watermark" if self._closing else "grows with the distinct values",
+            "state": f"{state}: one row for each value",
             "key": ", ".join(map(repr, self._node.subset)),
             "kept": kept,
         }
         if within is not None:
-            lines["means"] = f"unique() of all rows, where repeated ones come within {within / 1000:g} s of the first"
+            lines["means"] = f"unique() of all rows, where repeated ones come within {shortest(within)} of the first"
         if self._clocks:
             lines["late"] = f"rows whose {times} the watermark of the batch before had reached"
         return lines
