@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,9 @@ SCHEMA: dict[str, Any] = {"k": pl.String, "t": pl.Datetime("us")}
 
 def at(*minutes: float, k: str = "a") -> list[dict[str, Any]]:
     return [{"k": k, "t": START + timedelta(minutes=m)} for m in minutes]
+
+
+HAS_MORE = r"'.*' has rows more, which are not read: concat_sequential\(\).*'.*' behind it has begun.*Move them to '.*'"
 
 
 def below(history: Any, live: Any) -> Any:
@@ -60,7 +65,11 @@ def test_what_comes_to_the_history_afterwards_is_not_read_not_even_by_a_later_st
     story = Story(ub.concat_sequential, SCHEMA, SCHEMA)
     story.add(at(1)).run().add(at(2)).run()  # the live stream has not begun
     assert read(story) == [[1, 0], [1, 0]]
-    story.add(at(50), feed=1).run().add(at(3)).run().restart().run().add(at(51), feed=1).run()
+    story.add(at(50), feed=1).run().add(at(3)).run()
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=HAS_MORE):
+            story.restart().run()
+    story.add(at(51), feed=1).run()
     assert read(story) == [[1, 0], [1, 0], [0, 1], [0, 1]]
 
 
@@ -134,7 +143,7 @@ def write(folder: Path, name: str, *minutes: int) -> None:
     pl.DataFrame(at(*minutes), SCHEMA).write_csv(folder / f"{name}.csv", datetime_format="%FT%T")
 
 
-def started(place: Path) -> MicroBatches:
+def started(place: Path, clock: Callable[[], datetime] = lambda: datetime(2030, 1, 1, tzinfo=UTC)) -> MicroBatches:
     history, live = (
         ub.scan_csv(place / name, schema=SCHEMA, max_files_per_trigger=1, name=name) for name in ("history", "live")
     )
@@ -145,7 +154,7 @@ def started(place: Path) -> MicroBatches:
         mode="append",
         checkpoint=Checkpoint(storage),
         home=MemoryHome(storage),
-        wall_clock=lambda: datetime(2030, 1, 1, tzinfo=UTC),
+        wall_clock=clock,
     )
     batches.open()
     return batches
@@ -171,7 +180,46 @@ def test_a_history_of_files_keeps_its_limits_and_is_waited_for_while_one_is_not_
     write(tmp_path / "history", "4", 4)
     write(tmp_path / "live", "2", 51)
     batches = started(tmp_path)
-    assert rows_of(list(iter(batches.run_once, None))) == [[0, 1]]
+    with pytest.warns(UserWarning, match=r"source 'history' has 1 files more.*Move them to 'live', or read all anew"):
+        ran = list(iter(batches.run_once, None))
+    assert rows_of(ran) == [[0, 1]]
+    assert [dict(source.metrics)["backlog_files"] for source in ran[0].sources] == [1, 0]
+    batches.close()
+
+
+def test_more_of_a_history_is_looked_for_every_ten_minutes_and_told_once(tmp_path: Path) -> None:
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    write(tmp_path / "history", "1", 1)
+    write(tmp_path / "live", "1", 50)
+    batches = started(tmp_path, clock=lambda: now)
+    assert rows_of(list(iter(batches.run_once, None))) == [[1, 0], [0, 1]]
+    write(tmp_path / "history", "2", 2)
+    assert batches.run_once() is None  # it was just looked at
+    now += timedelta(minutes=10)
+    with pytest.warns(UserWarning, match="has 1 files more"):
+        assert batches.run_once() is None
+    now += timedelta(minutes=10)
+    assert batches.run_once() is None
+    batches.close()
+
+
+@pytest.mark.parametrize("kind", ["of other columns", "in no folder"])
+def test_nothing_of_an_ended_history_can_fail_the_live_stream(kind: str, tmp_path: Path) -> None:
+    write(tmp_path / "history", "1", 1)
+    write(tmp_path / "live", "1", 50)
+    batches = started(tmp_path)
+    list(iter(batches.run_once, None))
+    batches.close()
+    write(tmp_path / "live", "2", 51)
+    batches = started(tmp_path)
+    if kind == "in no folder":
+        shutil.rmtree(tmp_path / "history")
+        ran = list(iter(batches.run_once, None))
+    else:
+        (tmp_path / "history" / "2.csv").write_text("k\n1\n")
+        with pytest.warns(UserWarning, match="has 1 files more"):
+            ran = list(iter(batches.run_once, None))
+    assert rows_of(ran) == [[0, 1]]
     batches.close()
 
 
@@ -197,3 +245,4 @@ def test_explain_says_what_waits_for_what() -> None:
     history, live = (ub.scan_memory(ub.MemorySource(SCHEMA), name=name) for name in ("history", "live"))
     text = ub.concat_sequential(history, live).explain()
     assert "concat_sequential vertical: the first part to its end, then the second" in text
+    assert "order: 'live' waits for the end of 'history'; what comes to that later is warned of, not read" in text

@@ -5,13 +5,15 @@ Every method takes and gives offsets by source name, and leaves out the sources 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeAlias
 
 import polars as pl
 
 from unbounded.connectors import Blames, Counts, Located, Offset, Remembers, Source, Tidies, Verifies
-from unbounded.errors import ConnectorError
+from unbounded.errors import ConnectorError, SchemaMismatchError
 from unbounded.plan import Scan
 from unbounded.state import Home, Log
 
@@ -20,13 +22,16 @@ __all__ = ["Inputs", "Offsets"]
 Offsets: TypeAlias = Mapping[str, Offset]
 """By source name."""
 
+_BETWEEN_LOOKS: Final = timedelta(minutes=10)  # a listing of a million files takes 0.3 s, and none of them is read
+
 
 class Inputs:
     """The sources of one run by their names, and the logs in which a home keeps what some of them have seen.
 
     `waits` are the sources that wait for others to end, by name, and for which.
 
-    Mutable: `_noted` is what the batch that runs adds to those logs, `ended` the sources that others waited for.
+    Mutable: `_noted` is what the batch that runs adds to those logs, `ended` the sources that others waited for,
+    `_looked` when each of these was looked at since, and `_warned` those of which more has come.
     """
 
     def __init__(self, scans: Mapping[str, Scan], home: Home, waits: Mapping[str, frozenset[str]] = {}) -> None:
@@ -46,6 +51,8 @@ class Inputs:
         self._noted: dict[str, pl.DataFrame] = {}
         self._waits = waits
         self.ended: frozenset[str] = frozenset()
+        self._looked: dict[str, datetime] = {}
+        self._warned: set[str] = set()
 
     @property
     def remember(self) -> bool:
@@ -79,12 +86,18 @@ class Inputs:
         """How far each source goes now."""
         return {name: source.end() for name, source in self.sources.items()}
 
-    def latest(self, positions: Offsets, ends: Mapping[str, Offset | None] | None, *, limited: bool) -> Offsets:
+    def latest(
+        self, positions: Offsets, ends: Mapping[str, Offset | None] | None, now: datetime, *, limited: bool
+    ) -> Offsets:
         """How far the next batch reads: behind `positions`, not past `ends` if there are some.
 
         A source that waits for others is asked once these have nothing more to give, also behind `ends`.
         """
         found: dict[str, Offset] = {}
+        for name in sorted(self.ended - self._warned):
+            if now - self._looked.get(name, datetime.min.replace(tzinfo=now.tzinfo)) >= _BETWEEN_LOOKS:
+                self._looked[name] = now
+                self._warn_of_more(name, positions.get(name))
 
         def ask(name: str) -> None:
             bounded = ends is not None and ends[name] is None
@@ -107,6 +120,26 @@ class Inputs:
             if first in found or incomplete or source.latest(positions.get(first), None, limited=True) is not None:
                 return True
         return False
+
+    def _warn_of_more(self, name: str, since: Offset | None) -> None:
+        """Say so if a source that has ended has more: it stays in `backlog_files`, where the source counts files."""
+        try:
+            if self.sources[name].latest(since, None, limited=True) is None:
+                return
+        except SchemaMismatchError:
+            pass  # there is more, whatever it is
+        except ConnectorError:
+            return  # nobody needs the place any more
+        self._warned.add(name)
+        files = self.counting[name].metrics().get("backlog_files") if name in self.counting else None
+        behind = " and ".join(sorted(repr(other) for other, first in self._waits.items() if name in first))
+        warnings.warn(
+            f"source {name!r} has {f'{files:,} files' if files else 'rows'} more, which are not read: "
+            f"concat_sequential() read it to its end, and {behind} behind it has begun, so that they would come out of "
+            f"order. Move them to {behind}, or read all anew with a new checkpoint and a new output path",
+            UserWarning,
+            stacklevel=2,
+        )
 
     def ended_by(self, until: Offsets) -> frozenset[str]:
         """The sources that have ended with a batch: one that waited for them has rows in it."""

@@ -239,7 +239,7 @@ class MicroBatches:
 
     def _plan(self, limited: bool, ends: Mapping[str, Offset | None] | None) -> Intent | None:
         positions = self._last.positions if self._last is not None else {}
-        offsets = self._inputs.latest(positions, ends, limited=limited)
+        offsets = self._inputs.latest(positions, ends, self._wall_clock(), limited=limited)
         refuse_more(self._checkpoint, self._last, offsets)
         self._patience.hear(offsets, self._wall_clock())
         watermark = self._watermark()

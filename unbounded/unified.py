@@ -150,8 +150,10 @@ def concat_sequential(history: Any, live: Any, *, how: ConcatHow = "vertical") -
 
     The history is read batch by batch within its own limits, one batch after another whatever the interval of the
     trigger. When it has nothing more to give, also no file that is not complete, the first rows of the live stream are
-    read, and from then on the history is never looked at again, also not by a later start: state is kept. `ub.once()`
-    reads it in its first batch. A history that is a bounded frame comes whole in that, as in `ub.concat`.
+    read, and from then on the history is not read again, also not by a later start: state is kept. What comes to it all
+    the same is warned of, at the next start and every ten minutes until then, and files stay in `backlog_files` of its
+    progress. `ub.once()` reads it in its first batch. A history that is a bounded frame comes whole in that, as in
+    `ub.concat`.
 
     One watermark, declared above, goes on from the history to the live stream. With one in each part the history's
     counts until it has ended, and then the live stream's: neither holds the other back. Live rows behind what the

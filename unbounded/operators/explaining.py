@@ -63,7 +63,7 @@ def _lines(operator: Remembers) -> dict[str, str]:
     """What an operator says, in one order, and that what it leaves out is counted."""
     said = dict(operator.explain())
     left_out = {what: f"{text}; dropped and counted" for what in ("late", "null") if (text := said.pop(what, None))}
-    first = {what: said.pop(what) for what in ("key", "state") if what in said}
+    first: dict[str, str] = {what: said.pop(what) for what in ("key", "state") if what in said}
     return {**first, **said, "late": "no row is late here", **left_out}
 
 

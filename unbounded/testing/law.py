@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -160,9 +161,11 @@ class _Law:
         """Tell a script as a story; what of its end is not as it must be."""
         story = Story(self.pipeline, *(table.schema for table in self.tables), output_mode=self.mode)
         try:
-            play(script, story, self.tables)
-            if self._ends(story.plan):
-                story.end()
+            with warnings.catch_warnings():  # a script does not know that a history has ended
+                warnings.filterwarnings("ignore", "source .* more, which are not read", UserWarning)
+                play(script, story, self.tables)
+                if self._ends(story.plan):
+                    story.end()
         except Exception as error:  # whatever a query raises over rows that Polars takes breaks the law
             return _Breach(f"the query failed with {type(error).__name__}: {error}", error)
         batches = story.taken()
