@@ -60,6 +60,14 @@ CHAINS: dict[str, Any] = {
     "by the label": lambda f: windows(
         windows(marked(f), "5m", n=N).drop("_lower_boundary", "_upper_boundary"), "10m", n=TOTAL
     ),
+    "by the last instant before the right label": lambda f: windows(
+        marked(f)
+        .group_by_dynamic("t", every="5m", label="right")
+        .agg(n=N)
+        .with_columns(ub.window_time("t").alias("t")),
+        "10m",
+        n=TOTAL,
+    ),
     "by the same window": lambda f: (
         windows(marked(f), "5m", "k", n=N).group_by("_lower_boundary", "_upper_boundary").agg(n=TOTAL, keys=pl.len())
     ),

@@ -446,6 +446,28 @@ WRITTEN: dict[str, Case] = {
         lambda: frame().with_columns(pl.col("v").map_elements(abs, return_dtype=pl.Int64) + ub.watermark()),
         r"ub\.watermark\(\) beside the Python function in .*watermark\(\).*two steps",
     ),
+    "the last instant before the start of a window": (
+        lambda: windows(frame()).rename({"t": "w"}).with_columns(ub.window_time("w")).sink_memory(),
+        r"window_time\('w'\) is the last instant before the end.*'w' is the start.*include_boundaries=True.*label=",
+    ),
+    "the last instant before a truncated time, as a key": (
+        lambda: (
+            frame().group_by(w=pl.col("t").dt.truncate("5m")).len().group_by(ub.window_time("w")).len().sink_memory()
+        ),
+        r"window_time\('w'\).*'w' is the start of one",
+    ),
+    "the last instant before the lower boundary": (
+        lambda: (
+            frame()
+            .with_watermark("t", "1h")
+            .group_by_dynamic("t", every="5m", include_boundaries=True)
+            .agg(pl.len())
+            .unique("_lower_boundary")
+            .select(ub.window_time("_lower_boundary"))
+            .sink_memory()
+        ),
+        r"window_time\('_lower_boundary'\).*start of one",
+    ),
     "windows without a watermark": (
         lambda: frame().group_by_dynamic("t", every="5m").agg(pl.len()).sink_memory(),
         r"windows of 't' never close.*ub\.with_watermark, 't', \"10m\"",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from unbounded.asof import AsofJoin
 from unbounded.connectors import Covers, Located, Mode, PutsAside, Sink
 from unbounded.errors import PlanError
+from unbounded.expressions import truncated
 from unbounded.lineage import closing, is_whole, passing, table_key
 from unbounded.now import asks_watermark, tells_time
 from unbounded.pairs import Side, StreamJoin
@@ -26,7 +27,7 @@ from unbounded.plan import (
 )
 from unbounded.sequence import deadlocked
 from unbounded.sessions import Sessions
-from unbounded.windows import LABEL, Window
+from unbounded.windows import LABEL, Window, last_instant_of
 
 __all__ = ["check", "may_repeat_keys", "reasons_against", "sink_mode"]
 
@@ -52,7 +53,7 @@ def reasons_against(plan: Node, mode: Mode) -> list[str]:
     """Why the plan alone cannot be kept in a mode; empty if it can."""
     nodes = list(walk(plan))
     changing = [node for node in nodes if isinstance(node, Aggregate | Keep)]
-    reasons = [*_sources(nodes), *_deadlocks(plan), *_watermarks(nodes)]
+    reasons = [*_sources(nodes), *_deadlocks(plan), *_watermarks(nodes), *_instants(nodes)]
     if any(asks_watermark(vars(node)) for node in nodes) and not any(isinstance(node, Watermark) for node in nodes):
         reasons.append(
             "ub.watermark() is how far event time has come, and no column of the query has a watermark, so it would be "
@@ -261,6 +262,33 @@ def _watermarks(nodes: list[Node]) -> Iterator[str]:
                 f"source {node.name!r} has two watermarks, ({first.column!r}, {first.delay} ms) and "
                 f"({node.column!r}, {node.delay} ms), and would have to choose. Keep one of them"
             )
+
+
+def _instants(nodes: list[Node]) -> Iterator[str]:
+    """Where `window_time` is asked of the start of a window."""
+    for node in nodes:
+        asked = node.exprs if isinstance(node, Step) else node.keys if isinstance(node, Aggregate) else ()
+        for column in filter(None, map(last_instant_of, asked)):
+            if _is_start(column, node.inputs[0]):
+                yield (
+                    f"ub.window_time({column!r}) is the last instant before the end of a window, and {column!r} is the "
+                    "start of one. Make the windows with include_boundaries=True and write ub.window_time(), or with "
+                    'label="right"'
+                )
+
+
+def _is_start(column: str, node: Node) -> bool:
+    """Whether a column is the start of the windows of an aggregate below."""
+    while not isinstance(node, Aggregate):
+        if isinstance(node, Step):
+            column = passing(node).get(column, "")
+        elif not isinstance(node, Unique | Positioned | InOrder | Watermark):
+            return False
+        node = node.inputs[0]
+    if isinstance(node.input, Window) and column in node.input.labels:
+        return column == "_lower_boundary" or (column == LABEL and node.input.label == "left")
+    keys = dict(zip(node.key_names, node.keys, strict=True))
+    return column in keys and truncated(keys[column]) is not None
 
 
 def _origin(mark: Watermark) -> tuple[object, str]:
