@@ -462,7 +462,7 @@ def test_columns_may_come_in_another_order_after_a_restart() -> None:
 # --------------------------------------------------------------------------------------- failures
 _HISTORY: list[Operation] = [
     operation
-    for number in range(9)
+    for number in range(7)
     for operation in (
         ("merge", [(number + place, number - place, 2 * number) for place in range(4)]),
         ("insert", [(number % 7, number, None)]),
