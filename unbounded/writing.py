@@ -110,8 +110,10 @@ class Writable:
 
         checkpoint: a folder of the query's own, from which it continues; required but for sinks that
             remember nothing themselves (memory, console).
-        output_mode: "append" (default: final rows, each once), "update" (the new rows of the keys a batch
-            touched) or "complete" (the whole answer in every batch).
+        output_mode: "append" (default: final rows, each once), "update" (the new rows of the keys a batch touched, at
+            once and again when they change; what a watermark has closed keeps its last row, and is forgotten here) or
+            "complete" (the whole answer in every batch: nothing is forgotten, and no group closes). A sink that keeps
+            a table (files, memory) replaces the row of a key; a function and the console see each of its versions.
         trigger: `ub.processing_time("5s")` (default "0s": at once, for ever), `ub.available_now()`,
             `ub.once()`.
         name: for messages and `ub.streams`. A run of this process under the same name or on the same
