@@ -121,7 +121,7 @@ class MicroBatches:
 
     def explain(self) -> str:
         """The plan, what is remembered, for how long and where, and what the sink guarantees."""
-        sink = f"sink: {self._sink.description}, {self._mode} mode, {self._sink.guarantee}"
+        sink = f"sink: {self._sink.description}, {self._mode} mode, guarantee: {self._sink.guarantee}"
         beside = [*self._patience.explain(self._policy), *self._late.explain()]
         return "\n\n".join([self._flow.explain(), *beside, f"state: {self._home.description}\n{sink}"])
 

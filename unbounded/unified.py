@@ -40,9 +40,9 @@ def with_watermark(frame: FrameT, column: str, delay: str | timedelta) -> FrameT
     """Declare that rows come at most `delay` behind the newest event time `column` seen so far.
 
     After each batch the watermark is the newest time less `delay`, and never goes back. Windows that end
-    at or before it are final; rows for them that still come are dropped and counted. A `filter` right behind it that does
-    not read `column` comes before it, as in Spark: what that leaves out does not move the watermark. On a bounded frame
-    it means `sort(column)`, so that `group_by_dynamic`, `rolling` and `join_asof` are right there.
+    at or before it are final; rows for them that still come are dropped and counted. A `filter` right behind it that
+    does not read `column` comes before it, as in Spark: what that leaves out does not move the watermark. On a bounded
+    frame it means `sort(column)`, so that `group_by_dynamic`, `rolling` and `join_asof` are right there.
 
     `column` must be Datetime (any unit or zone; naive is UTC) or Date. `delay` is a fixed length.
     """
