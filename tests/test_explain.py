@@ -343,6 +343,29 @@ OPERATORS: dict[str, tuple[Callable[[], ub.StreamFrame], Any, list[str]]] = {
             NONE_LATE,
         ],
     ),
+    "the nearest row, before": (
+        lambda: marked().join_asof(frame("b").with_watermark("t", "1h"), on="t", by="k"),
+        None,
+        [
+            "key:     'k' = 'k'",
+            "state:   grows with the keys: rows of both sides",
+            "last:    of the right, the last row of each key, until a later one is there",
+        ],
+    ),
+    "the nearest row, within a time": (
+        lambda: marked().join_asof(
+            frame("b").with_watermark("t", "1h"), on="t", by="k", strategy="nearest", tolerance="5m"
+        ),
+        None,
+        [
+            "state:   bounded by the watermark: rows of both sides",
+            "kept:    until the watermark reaches 't' or 't', when no earlier row can come; then joined",
+            "last:    of the right, the last row of each key, until a later one is there, or the watermark reaches "
+            "'t' + 5m",
+            "open:    rows of the left, until a later one of the right is there, or the watermark reaches 't' + 5m; "
+            "then emitted",
+        ],
+    ),
     "a number": (
         lambda: frame().head(3),
         None,
@@ -426,6 +449,10 @@ GROWING: dict[str, tuple[Callable[[], ub.StreamFrame], str]] = {
         r"every row of its left and right side for ever.*watermarks on both sides.*join_where\(",
     ),
     "a join with one bound": (lambda: near(both=False), r"every row of its left side for ever"),
+    "a nearest row that may never come": (
+        lambda: marked().join_asof(frame("b").with_watermark("t", "1h"), on="t", strategy="forward"),
+        "without tolerance= keeps a row of the left.*tolerance=",
+    ),
 }
 
 
@@ -447,6 +474,7 @@ BOUNDED: dict[str, tuple[Callable[[], ub.StreamFrame], Any]] = {
     "rows that wait": (lambda: marked().merge_sorted(frame("b").with_watermark("t", "1h"), "t"), "append"),
     "a join within a time": (lambda: near("full"), "append"),
     "a join on windows": (lambda: in_windows("a").join(in_windows("b"), on=["k", "w"]), "update"),
+    "a nearest row": (lambda: marked().join_asof(frame("b").with_watermark("t", "1h"), on="t", by="k"), "append"),
     "a join on times": (lambda: marked().join(frame("b").with_watermark("t", "1h"), on="t", how="left"), "append"),
     "windows of windows": (lambda: windows().group_by_dynamic("t", every="1h").agg(pl.col("len").sum()), "append"),
     "values in windows": (lambda: marked().group_by_dynamic("t", every="1h").agg(pl.col("v").median()), "append"),

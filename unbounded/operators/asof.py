@@ -15,6 +15,7 @@ from typing import Any, Final
 import polars as pl
 
 from unbounded.asof import FOUND, AsofJoin
+from unbounded.durations import shortest
 from unbounded.operators import FINAL, Batch, Change, Tables, closing_instant
 from unbounded.operators.answer import Answer
 from unbounded.operators.waiting import DUE, ROW, Waiting
@@ -224,21 +225,23 @@ class AsofJoinOperator:
 
     def explain(self) -> Mapping[str, str]:
         node, times = self._node, [repr(self._node.time(side)) for side in _SIDES]
-        length = None if node.tolerance is None else f"{node.tolerance / 1e9:g} s"
+        length = None if node.tolerance is None else shortest(-(-node.tolerance // 1_000_000))
         equal = ", ".join(f"{ours!r} = {theirs!r}" for ours, theirs in node.by)
         grows = ["the keys"] if self._looks_back and node.by and not length else []
         grows += [] if node.is_bounded else ["the rows of the left that find nothing"]
+        state = f"grows with {' and '.join(grows)}" if grows else "bounded by the watermark"
         lines = {
-            "state": f"grows with {' and '.join(grows)}" if grows else "bounded by the watermark",
+            "state": f"{state}: rows of both sides",
             "key": equal or "none: the nearest of all rows",
-            "kept": f"rows of both sides until the watermark reaches {times[0]} and {times[1]}",
+            "kept": f"until the watermark reaches {times[0]} or {times[1]}, when no earlier row can come; then joined",
         }
         if self._looks_back:
-            lines["last"] = f"of the right, the last row of each key{f', for {length}' if length else ''}"
+            behind = f", or the watermark reaches {times[1]} + {length}" if length else ""
+            lines["last"] = f"of the right, the last row of each key, until a later one is there{behind}"
         if node.waits:
-            nearer = "a later one" if node.strategy == "forward" else "a nearer one"
-            until = f"the watermark reaches {times[0]} + {length} at most" if length else "that comes"
-            lines["open"] = f"a row of the left waits for {nearer} of the right until {until}; then it comes out"
+            later = "a later one of the right is there"
+            until = f"{later}, or the watermark reaches {times[0]} + {length}" if length else later
+            lines["open"] = f"rows of the left, until {until}; then emitted"
         lines["late"] = (
             f"rows of the left whose {times[0]} and of the right whose {times[1]} the watermark of the batch before "
             "had reached"
