@@ -3,21 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import polars as pl
 
-from unbounded.lineage import clocks
+from unbounded.lineage import Clock, clocks
 from unbounded.operators import Batch, Change, closing_instant
 from unbounded.operators.answer import Answer
 from unbounded.plan import InOrder
 from unbounded.state import Table, TableSpec
 
-__all__ = ["InOrderOperator"]
+__all__ = ["ROW", "InOrderOperator", "InTime", "Waiting"]
+
+ROW: Final = "__row__"
+"""The column that says in which order rows came, over all batches."""
 
 _EXPIRY: Final = "__expiry__"
-_ROW: Final = "__row__"
 _ROWS_OF_A_BATCH: Final = 2**32  # more than a frame can have; leaves room in an Int64 for two billion batches
+
+
+@dataclass(frozen=True)
+class InTime:
+    """The rows of a batch that count, with what tells their order of arrival, and how many did not."""
+
+    rows: pl.DataFrame
+    late: int
+    without_time: int
+
+
+class Waiting:
+    """Rows with the columns `schema` that come out when the watermark is `ahead` milliseconds past their time.
+
+    They come out in the order of `keys`, of which the first is event time, and then of arrival.
+    """
+
+    def __init__(self, schema: Mapping[str, pl.DataType], keys: tuple[str, ...], clock: Clock, ahead: int = 0) -> None:
+        self._schema, self._keys, self._ahead = pl.Schema(schema), keys, ahead
+        self.clocks = {keys[0]: clock}
+        self.instant = closing_instant(self.clocks, self._schema)
+        """When the watermark has reached a row, in epoch ms."""
+        self.spec = TableSpec(
+            key=pl.Schema({ROW: pl.Int64()}),
+            values=pl.Schema({**self._schema, _EXPIRY: pl.Int64()}),
+            merge=tuple(pl.col(name).last() for name in (*self._schema, _EXPIRY)),
+            expiry=_EXPIRY,
+        )
+
+    @property
+    def answer(self) -> Answer:
+        """The rows that wait, in the order in which they are to come."""
+        return Answer("waiting", tuple(map(pl.col, self._schema)), order=(*self._keys, ROW))
+
+    def late(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame:
+        """Those that came too late."""
+        return rows.filter(self.instant <= batch.late)
+
+    def prepared(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """What to collect of rows."""
+        return rows.select(*self._schema, (self.instant + self._ahead).alias(_EXPIRY))
+
+    def take(self, rows: pl.DataFrame, table: Table, batch: Batch) -> InTime:
+        """Let prepared rows wait."""
+        timed = rows.filter(pl.col(_EXPIRY).is_not_null())
+        in_time = timed if batch.late is None else timed.filter(pl.col(_EXPIRY) > batch.late + self._ahead)
+        first = pl.lit(batch.id * _ROWS_OF_A_BATCH, pl.Int64)
+        in_time = in_time.with_columns((pl.int_range(pl.len(), dtype=pl.Int64) + first).alias(ROW))
+        table.insert(in_time)
+        return InTime(in_time, late=timed.height - in_time.height, without_time=rows.height - timed.height)
+
+    def due(self, table: Table, batch: Batch) -> pl.DataFrame:
+        """The rows whose time has come, in order; they wait no longer."""
+        if batch.watermark is None:
+            return pl.DataFrame(schema={**self.spec.key, **self._schema})
+        return table.expire(batch.watermark).drop(_EXPIRY).sort(*self._keys, ROW)
 
 
 class InOrderOperator:
@@ -29,21 +88,14 @@ class InOrderOperator:
 
     def __init__(self, id: str, node: InOrder) -> None:
         self.id, self._node = id, node
-        time = node.keys[0]
-        self._clocks = {time: clocks(node.input)[time]}
-        self._waiting = TableSpec(
-            key=pl.Schema({_ROW: pl.Int64()}),
-            values=pl.Schema({**node.schema, _EXPIRY: pl.Int64()}),
-            merge=tuple(pl.col(name).last() for name in (*node.schema, _EXPIRY)),
-            expiry=_EXPIRY,
-        )
+        self._waiting = Waiting(node.schema, node.keys, clocks(node.input)[node.keys[0]])
 
     def tables(self) -> Mapping[str, TableSpec]:
-        return {"waiting": self._waiting}
+        return {"waiting": self._waiting.spec}
 
     @property
     def answer(self) -> Answer:
-        return Answer("waiting", tuple(map(pl.col, self._node.schema)), order=(*self._node.keys, _ROW))
+        return self._waiting.answer
 
     def pinned(self) -> Mapping[str, Any]:
         columns = {name: str(dtype) for name, dtype in self._node.schema.items()}
@@ -54,26 +106,21 @@ class InOrderOperator:
         return self._node.schema
 
     def late_rows(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame | None:
-        return rows.filter(closing_instant(self._clocks, self._node.schema) <= batch.late)
+        return self._waiting.late(rows, batch)
 
     def prepare(self, rows: pl.LazyFrame, tables: Mapping[str, Table], batch: Batch) -> pl.LazyFrame:
-        return rows.with_columns(closing_instant(self._clocks, self._node.schema).alias(_EXPIRY))
+        return self._waiting.prepared(rows)
 
     def step(self, rows: pl.DataFrame, tables: Mapping[str, Table], batch: Batch) -> Change:
-        timed = rows.filter(pl.col(_EXPIRY).is_not_null())
-        in_time = timed if batch.late is None else timed.filter(pl.col(_EXPIRY) > batch.late)
-        first = pl.lit(batch.id * _ROWS_OF_A_BATCH, pl.Int64)
-        tables["waiting"].insert(in_time.with_columns((pl.int_range(pl.len(), dtype=pl.Int64) + first).alias(_ROW)))
-        due = pl.DataFrame(schema={**self._waiting.key, **self._waiting.values})
-        if batch.watermark is not None:
-            due = tables["waiting"].expire(batch.watermark)
+        taken = self._waiting.take(rows, tables["waiting"], batch)
+        due = self._waiting.due(tables["waiting"], batch)
         return Change(
-            rows=due.lazy().sort(*self._node.keys, _ROW).select(*self._node.schema),
+            rows=due.lazy().select(*self._node.schema),
             taken=rows.height,
-            updated=in_time.height,
+            updated=taken.rows.height,
             evicted=due.height,
-            late=timed.height - in_time.height,
-            without_time=rows.height - timed.height,
+            late=taken.late,
+            without_time=taken.without_time,
         )
 
     def explain(self) -> Mapping[str, str]:
