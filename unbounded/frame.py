@@ -11,10 +11,12 @@ import polars as pl
 from polars._typing import ColumnNameOrSelector, IntoExpr, PivotAgg
 
 from unbounded.aggregates import cut
+from unbounded.around import LooksAround
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import expand, why_not_rowwise
 from unbounded.grouping import StreamGroupBy, pivoted, sessions_of
 from unbounded.joins import Joinable
+from unbounded.looking import looks_along_time
 from unbounded.plan import Aggregate, Node, Step
 from unbounded.positions import Positional
 from unbounded.reductions import Reducible
@@ -34,7 +36,7 @@ _PATTERN = re.compile(r"\*|\^.*\$", re.DOTALL)
 _RESERVED = re.compile(r"__(\w+__|\d+|key_\d+.*)")
 
 
-class StreamFrame(Joinable, NamesOfFrames, Positional, Reducible, SparkWritable, Viewable, Writable):
+class StreamFrame(Joinable, LooksAround, NamesOfFrames, Positional, Reducible, SparkWritable, Viewable, Writable):
     """A lazy query over tables that keep growing. Verbs have the names and arguments of `pl.LazyFrame`.
 
     Nothing runs before a sink is named. Frames are immutable and may be used in several queries.
@@ -68,8 +70,10 @@ class StreamFrame(Joinable, NamesOfFrames, Positional, Reducible, SparkWritable,
         return self._step("remove", self._predicates(predicates, constraints))
 
     def select(self, *exprs: IntoExpr | Iterable[IntoExpr], **named_exprs: IntoExpr) -> StreamFrame:
-        """Columns computed row by row; or, if every expression is an aggregate, one row over the whole stream."""
+        """Columns as in `with_columns`; or, if every expression is an aggregate, one row over the whole stream."""
         found = expand(self._plan.schema, exprs, named_exprs)
+        if any(map(looks_along_time, found)):
+            return self._along_time("select", found)
         reasons = {expr.meta.output_name(): why_not_rowwise(expr, self._plan.schema) for expr in found}
         literal = {expr.meta.output_name() for expr in found if not expr.meta.root_names()}
         rowwise = [name for name, reason in reasons.items() if reason is None and name not in literal]
@@ -90,11 +94,7 @@ class StreamFrame(Joinable, NamesOfFrames, Positional, Reducible, SparkWritable,
             )
         return self._step("select", found)
 
-    def with_columns(self, *exprs: IntoExpr | Iterable[IntoExpr], **named_exprs: IntoExpr) -> StreamFrame:
-        """Add or replace columns, each computed from its row alone."""
-        return self._step("with_columns", expand(self._plan.schema, exprs, named_exprs))
-
-    select_seq, with_columns_seq = select, with_columns
+    select_seq = select
 
     def rename(self, mapping: Mapping[str, str] | Callable[[str], str], *, strict: bool = True) -> StreamFrame:
         """Rename columns; event time and keys stay what they are."""
@@ -273,7 +273,7 @@ class StreamFrame(Joinable, NamesOfFrames, Positional, Reducible, SparkWritable,
             raise UnsupportedOperationError(
                 f"{verb}() with such an expression",
                 because="; and ".join(reasons),
-                instead="compute it in group_by(...).agg(...), or over the bounded answer with query.read()",
+                instead="compute it in group_by(...).agg(...), or what looks back with over(key, order_by=time)",
             )
 
     # Time ---------------------------------------------------------------------------------------

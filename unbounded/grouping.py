@@ -23,8 +23,8 @@ from unbounded.windows import LABEL
 __all__ = ["StreamGroupBy", "pivoted", "sessions_of"]
 
 FrameT = TypeVar("FrameT")
-Grouped: TypeAlias = Callable[[Node, tuple[pl.Expr, ...], tuple[pl.Expr, ...]], Aggregate]
-"""Makes the aggregate of a plan by keys. PlanError for what cannot be kept, where it is written."""
+Grouped: TypeAlias = Callable[[Node, tuple[pl.Expr, ...], tuple[pl.Expr, ...]], Node]
+"""Makes the aggregate of a plan by keys, of groups or around rows; PlanError, where written, for what cannot be."""
 
 
 def _groups(plan: Node, keys: tuple[pl.Expr, ...], aggregates: tuple[pl.Expr, ...]) -> Aggregate:

@@ -15,6 +15,7 @@ import polars as pl
 from unbounded.connectors import Mode
 from unbounded.durations import longest_milliseconds
 from unbounded.expressions import columns_of, passes, truncated
+from unbounded.ordered import Ordered, Rolling
 from unbounded.plan import (
     Aggregate,
     Concat,
@@ -26,6 +27,7 @@ from unbounded.plan import (
     Positioned,
     Step,
     Unique,
+    Verb,
     Watermark,
     is_bounded,
     walk,
@@ -60,7 +62,7 @@ class Clock:
         return Clock(None, self.behind + (longest_milliseconds(self.lasts) if self.lasts else 0))
 
 
-def passing(step: Step) -> dict[str, str]:
+def passing(step: Verb) -> dict[str, str]:
     """The columns that a row-wise verb leaves as they are: name behind it -> name before it."""
     before, behind = step.input.schema, step.schema
     computed = {expr.meta.output_name(): passes(expr) for expr in step.exprs} if step.verb in _COMPUTING else {}
@@ -106,14 +108,27 @@ def _(node: Watermark) -> dict[str, Clock]:
 
 
 @clocks.register
-def _(node: Step) -> dict[str, Clock]:
-    below = clocks(node.input)
+def _(node: Step | Ordered) -> dict[str, Clock]:
+    ahead = node.along.ahead if isinstance(node, Ordered) else 0
+    below = _delayed(clocks(node.input), ahead)
     if not below:
         return {}
     kept = {name: below[old] for name, old in passing(node).items() if old in below}
     computed = node.exprs if node.verb in _COMPUTING else ()
     windows = {expr.meta.output_name(): window_of(expr, below) for expr in computed}
     return kept | {name: clock for name, clock in windows.items() if clock is not None}
+
+
+def _delayed(below: Mapping[str, Clock], milliseconds: int) -> dict[str, Clock]:
+    """The same columns of rows that come out so much later."""
+    return {name: Clock(clock.lasts, clock.behind + milliseconds) for name, clock in below.items()}
+
+
+@clocks.register
+def _(node: Rolling) -> dict[str, Clock]:
+    below = _delayed(clocks(node.input), node.along.ahead)
+    kept = {key.meta.output_name(): below.get(passes(key) or "") for key in node.keys}
+    return {name: clock for name, clock in kept.items() if clock is not None} | {LABEL: below[node.time]}
 
 
 @clocks.register

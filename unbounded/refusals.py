@@ -14,7 +14,6 @@ _LOOK = "frame.snapshot().{} over what is there now, or write the answer to a si
 _FUTURE = "it needs rows that have not come yet"
 _POSITION = "an endless table has no last row to count from"
 _LATER = "it is not built yet"
-_EACH_BATCH = "frame.foreach_batch(f), where f gets each batch as a pl.DataFrame"
 
 REFUSED: Final[dict[str, tuple[str, str]]] = {
     "collect": (_ENDLESS, _LOOK.format("collect()")),
@@ -29,9 +28,11 @@ REFUSED: Final[dict[str, tuple[str, str]]] = {
     "gather": (_POSITION, "filter(...) on a column of your own"),
     "interpolate": (_FUTURE, "interpolate in query.read() or snapshot()"),
     "remote": ("a query runs in this process", "a sink"),
-    "rolling": (_LATER, "group_by_dynamic(..., every=, period=) with a watermark"),
     "serialize": ("a plan holds sources, which are objects of this process", "build the frame with the same function"),
-    "shift": ("it needs the order of rows over batches, and is not built yet", _EACH_BATCH),
+    "shift": (
+        "rows of a stream have no order but that of event time",
+        'with_columns(pl.all().shift(n).over(order_by="time"))',
+    ),
     "show_graph": (_LATER, "explain()"),
     "sink_delta": (_LATER, "sink_parquet(path, checkpoint=...)"),
     "sink_iceberg": (_LATER, "sink_parquet(path, checkpoint=...)"),

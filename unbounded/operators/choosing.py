@@ -12,9 +12,11 @@ from unbounded.operators.asof import AsofJoinOperator
 from unbounded.operators.in_order import InOrderOperator
 from unbounded.operators.joined import StreamJoinOperator
 from unbounded.operators.keep import KeepOperator
+from unbounded.operators.ordered import OrderedOperator
 from unbounded.operators.positioned import PositionedOperator
 from unbounded.operators.sessions import SessionOperator
 from unbounded.operators.unique import UniqueOperator
+from unbounded.ordered import Ordered, Rolling
 from unbounded.pairs import StreamJoin
 from unbounded.plan import Aggregate, InOrder, Keep, Node, Positioned, Unique
 from unbounded.sessions import Sessions
@@ -38,6 +40,10 @@ def kind_of(node: Node) -> str | None:
             return node.verb
         case InOrder():
             return "merge_sorted"
+        case Ordered():
+            return "over"
+        case Rolling():
+            return "rolling"
         case StreamJoin():
             return "join"
         case AsofJoin():
@@ -60,6 +66,8 @@ def operator_of(id: str, node: Node, mode: Mode, seen: str | None) -> Operator |
             return KeepOperator(id, node)
         case InOrder():
             return InOrderOperator(id, node)
+        case Ordered() | Rolling():
+            return OrderedOperator(id, node)
         case StreamJoin():
             return StreamJoinOperator(id, node)
         case AsofJoin():

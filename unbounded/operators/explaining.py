@@ -10,6 +10,7 @@ from unbounded.asof import AsofJoin
 from unbounded.durations import shortest
 from unbounded.now import named_now
 from unbounded.operators import Remembers
+from unbounded.ordered import Ordered, Rolling
 from unbounded.pairs import StreamJoin
 from unbounded.plan import (
     Aggregate,
@@ -74,7 +75,7 @@ def _title(node: Node) -> str:
             return f"scan {node.name!r}: {node.source.description}"
         case Static():
             return "bounded table, read at the start"
-        case Step() if node.exprs:
+        case Step() | Ordered() if node.exprs:
             return f"{node.verb} {', '.join(_written(expr) for expr in node.exprs)}"
         case Positioned(verb="slice", options={"offset": 0, "length": int(length)}):
             return f"head {length}"
@@ -87,6 +88,9 @@ def _title(node: Node) -> str:
             )
         case InOrder():
             return f"merge_sorted by {', '.join(map(repr, node.keys))}"
+        case Rolling():
+            by = f", by {', '.join(map(_written, node.keys))}" if node.keys else ""
+            return f"rolling {node.time!r}, {node.period} long{by}"
         case Lookup():
             return f"{'cross ' if node.verb == 'join' else ''}{node.verb} with a bounded table"
         case Join():

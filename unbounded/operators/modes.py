@@ -10,6 +10,7 @@ from unbounded.errors import PlanError
 from unbounded.expressions import truncated
 from unbounded.lineage import closing, is_whole, passing, table_key
 from unbounded.now import asks_watermark, tells_time
+from unbounded.ordered import Ordered, Rolling
 from unbounded.pairs import Side, StreamJoin
 from unbounded.plan import (
     Aggregate,
@@ -153,7 +154,7 @@ def _of_versions(node: Node) -> str | None:
                 "update mode shows groups that still change, and a join with another stream would take each version of "
                 'a group for a row of its own. Write with output_mode="append", which passes on closed groups only'
             )
-        case Unique() | Positioned() | InOrder():
+        case Unique() | Positioned() | InOrder() | Ordered() | Rolling():
             return (
                 f"update mode shows groups that still change, and {_called(node)}() would take each version of a group "
                 'for a row of its own. Write with output_mode="append", which passes on closed groups only, or with '
@@ -162,12 +163,16 @@ def _of_versions(node: Node) -> str | None:
     return None
 
 
-def _called(node: Unique | Positioned | InOrder) -> str:
+def _called(node: Unique | Positioned | InOrder | Ordered | Rolling) -> str:
     match node:
         case Unique():
             return "unique" if node.within is None else "unique_within_watermark"
         case InOrder():
             return "merge_sorted"
+        case Ordered():
+            return node.verb
+        case Rolling():
+            return "rolling"
         case Positioned():
             return "head" if node.verb == "slice" and node.options["offset"] == 0 else node.verb
 

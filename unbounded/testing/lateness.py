@@ -15,6 +15,7 @@ from unbounded.asof import AsofJoin
 from unbounded.connectors import Mode
 from unbounded.lineage import clocks, closing
 from unbounded.operators import FINAL, at_most_milliseconds, closing_instant
+from unbounded.ordered import Ordered, Rolling
 from unbounded.pairs import Side, StreamJoin
 from unbounded.plan import (
     Aggregate,
@@ -34,7 +35,7 @@ from unbounded.testing.story import Taken
 
 __all__ = ["Truth", "truth"]
 
-_ROW, _EXPIRY, _NEW = "__row__", "__expiry__", "__new__"
+_ROW, _EXPIRY, _NEW, _TIME = "__row__", "__expiry__", "__new__", "__time__"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class _Reading:
         self._taken: dict[Node, list[pl.DataFrame]] = {
             node: []
             for node in walk(plan)
-            if isinstance(node, Concat | Positioned | Aggregate | Unique | InOrder)
+            if isinstance(node, Concat | Positioned | Aggregate | Unique | InOrder | Ordered | Rolling)
             and (node in self._told or not any(_judges(one) for below in node.inputs for one in walk(below)))
         }
         # Of a join each side is read on its own.
@@ -107,7 +108,7 @@ class _Reading:
                     before = self._answer(node).collect().height if taken else 0
                     late += self._judge(node, limit, evaluate(node.input, tables, here))
                     here[node] = self._answer(node).slice(before)
-                case Aggregate() | InOrder():
+                case Aggregate() | InOrder() | Ordered() | Rolling():
                     late += self._judge(node, limit, evaluate(node.input, tables, here))
                     if node in self._told:
                         here[node] = self._closed(node, limit)
@@ -148,15 +149,20 @@ class _Reading:
         self._ended.setdefault(node, []).append(rows.join(over, on=_ROW, how="semi").drop(_ROW))
         self._taken[node] = [rows.join(over, on=_ROW, how="anti").drop(_ROW)]
 
-    def _closed(self, node: Aggregate | InOrder, before: int | None) -> pl.LazyFrame:
+    def _closed(self, node: Aggregate | InOrder | Ordered | Rolling, before: int | None) -> pl.LazyFrame:
         """The rows that come out of a node in the batch that was just judged."""
-        answer = self._answer(node)
+        told: Node = node
+        if isinstance(node, Ordered):  # whose time may be dropped, or computed anew
+            told = replace(node, exprs=(*node.exprs, pl.col(node.time).alias(_TIME)))
+        answer = self._answer(node, told)
         if self.mark is None:
             return answer.clear()
-        found = closing(node) if isinstance(node, Aggregate) else clocks(node)
-        instant = closing_instant(found, node.schema)
+        found = closing(node) if isinstance(node, Aggregate) else clocks(told)
+        if isinstance(node, Ordered):
+            found = {_TIME: found[_TIME]}
+        instant = closing_instant(found, told.schema)
         due = instant <= self.mark if before is None else (instant > before) & (instant <= self.mark)
-        return answer.filter(due)
+        return answer.filter(due).select(*node.schema)
 
     def _first_ones(self, node: Unique, within: int) -> pl.DataFrame:
         """Of the rows that were just judged those whose value is not known; which values are known from now on."""
@@ -187,13 +193,14 @@ class _Reading:
         least = min(self._seen[name] for name in names)
         return least if self.mark is None else max(least, self.mark)
 
-    def _answer(self, node: Node) -> pl.LazyFrame:
+    def _answer(self, node: Node, told: Node | None = None) -> pl.LazyFrame:
+        """What the rows that were taken come to at a node; with the columns of `told`, if it tells more."""
         # In one chunk: over several, Polars 2.1 gives 0.0 for std(ddof=0) of a group of nulls, which is null else.
         rows = pl.concat(self._taken[node], rechunk=True).lazy()
         if isinstance(node, Concat) or _forgets(node):
             return rows
         ended = (one.rechunk().lazy() for one in self._ended.get(node, ()))
-        return pl.concat([*map(node.apply, ended), node.apply(rows)])
+        return pl.concat([*map(node.apply, ended), (told or node).apply(rows)])
 
     def known(self, everything: Mapping[str, pl.LazyFrame]) -> dict[Node, pl.LazyFrame]:
         """The rows of the nodes that were read, over all batches, which gave `everything`."""
@@ -224,9 +231,8 @@ def _forgets(node: Node) -> bool:
 
 def _judges(node: Node) -> bool:
     """Whether what comes out of a node is in time for whatever stands above."""
-    return isinstance(node, Aggregate | InOrder | StreamJoin | AsofJoin) or (
-        isinstance(node, Unique) and bool(clocks(node.input))
-    )
+    waits = isinstance(node, Aggregate | InOrder | Ordered | Rolling | StreamJoin | AsofJoin)
+    return waits or (isinstance(node, Unique) and bool(clocks(node.input)))
 
 
 def _closing_times(node: Node, mode: Mode, rows: pl.DataFrame) -> pl.Series:
@@ -248,6 +254,8 @@ def _closing_times(node: Node, mode: Mode, rows: pl.DataFrame) -> pl.Series:
             found = below if node.within is not None else timed or below
         case InOrder():
             found = {node.keys[0]: clocks(node.input)[node.keys[0]]}
+        case Ordered() | Rolling():
+            found, schema = {node.time: clocks(node.input)[node.time]}, node.input.schema
     if not found:
         return pl.repeat(None, n=rows.height, dtype=pl.Int64, eager=True)
     return keys.select(closing_instant(found, schema)).to_series()

@@ -16,6 +16,7 @@ from unbounded.lineage import passing, table_key
 from unbounded.operators import at_most_milliseconds
 from unbounded.operators.flow import Flow
 from unbounded.operators.modes import check
+from unbounded.ordered import Ordered, Rolling
 from unbounded.plan import Concat, InOrder, Join, Node, Scan, Step, Unique, Watermark, evaluate, walk
 from unbounded.progress import Progress
 from unbounded.sinks.memory import MemorySink
@@ -182,7 +183,8 @@ class _Law:
 
     def _ends(self, plan: Node) -> bool:
         """Whether rows wait for the end of the input; in other modes than append groups show at once."""
-        return self.mode == "append" or any(isinstance(node, InOrder | AsofJoin) for node in walk(plan))
+        waiting = InOrder | Ordered | Rolling | AsofJoin
+        return self.mode == "append" or any(isinstance(node, waiting) for node in walk(plan))
 
     def failure(self, script: Script, drawn_by: str) -> AssertionError:
         """The error that shows the smallest script found that breaks the law too."""

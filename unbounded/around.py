@@ -1,0 +1,113 @@
+"""Which verbs look at the rows around each row, in the order of event time?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any, Self, get_args
+
+import polars as pl
+from polars._typing import IntoExpr
+
+from unbounded.durations import is_positive, polars_duration
+from unbounded.errors import PlanError, UnsupportedOperationError
+from unbounded.expressions import expand, why_not_rowwise
+from unbounded.grouping import StreamGroupBy
+from unbounded.lineage import clocks
+from unbounded.looking import looks_along_time
+from unbounded.ordered import Rolling, ordered, refuse_order
+from unbounded.plan import Node
+from unbounded.windows import Closed, time_column
+
+__all__ = ["LooksAround"]
+
+
+class LooksAround:
+    """The verbs of `pl.LazyFrame` in which each row meets those around it: `rolling`, `with_columns` and `select`.
+
+    In expressions a row looks at a stretch of time with `rolling_*_by("time", window_size=...)` or `rolling("time",
+    period=...)`, per key with `over("key")` behind it; and at rows before it with `over("key", order_by="time")` behind
+    `shift(n)`, `diff(n)`, `pct_change(n)`, `forward_fill()`, `cum_sum()`, `rolling_sum(n)` and their like. These may
+    stand in, and around, any expression of single rows.
+
+    "time" must have a watermark. Rows come out in its order, equal times as they arrived, each once, when the watermark
+    says that all they look at have come: when it reaches their time, or the end of a window that ends behind them. Rows
+    behind it are late, and rows without a time have no place in the order: both are left out, and counted.
+    """
+
+    _plan: Node
+
+    def _around(self, node: Node) -> Self:
+        """The frame of a bigger plan."""
+        raise NotImplementedError
+
+    def _step(self, verb: str, exprs: tuple[pl.Expr, ...] = (), **options: Any) -> Self:
+        """The frame of a verb in which each row stands alone. UnsupportedOperationError if it does not."""
+        raise NotImplementedError
+
+    def with_columns(self, *exprs: IntoExpr | Iterable[IntoExpr], **named_exprs: IntoExpr) -> Self:
+        """Add or replace columns, each computed from its row, or from those around it in the order of event time."""
+        found = expand(self._plan.schema, exprs, named_exprs)
+        along = any(map(looks_along_time, found))
+        return self._along_time("with_columns", found) if along else self._step("with_columns", found)
+
+    with_columns_seq = with_columns
+
+    def _along_time(self, verb: str, exprs: tuple[pl.Expr, ...]) -> Self:
+        """`select` or `with_columns` of expressions of which some look along time."""
+        return self._around(ordered(self._plan, verb, exprs, clocks(self._plan)))
+
+    def rolling(
+        self,
+        index_column: str | pl.Expr,
+        *,
+        period: str | timedelta,
+        offset: str | timedelta | None = None,
+        closed: Closed = "right",
+        group_by: IntoExpr | Iterable[IntoExpr] | None = None,
+    ) -> StreamGroupBy[Self]:
+        """For each row, aggregate the rows of its group in a window of time around it; input may come in any order.
+
+        The window of a row at time t is (t + offset, t + offset + period], with the bounds that `closed` says; without
+        `offset` the period that ends with the row. Columns of the answer: the `group_by` keys, `index_column`, then the
+        aggregates, any that Polars has. Rows of equal times see each other.
+
+        `index_column` must have a watermark. A row comes out, once, when that reaches its time, or the end of its
+        window where that is later. What came out is remembered as long as a later window can reach it.
+
+        >>> from datetime import datetime
+        >>> import polars as pl, unbounded as ub
+        >>> feed = ub.MemorySource({"key": pl.String, "time": pl.Datetime("us"), "value": pl.Int64})
+        >>> frame = ub.scan_memory(feed, watermark=("time", "1m"))
+        >>> query = frame.rolling("time", period="5m", group_by="key").agg(pl.col("value").sum()).sink_memory()
+        >>> feed.add([("a", datetime(2026, 3, 1, 8, minute), 1) for minute in (0, 4, 5, 20)])
+        >>> query.process_all_available()
+        >>> query.read().select(pl.col("time").dt.minute(), "value").collect().rows()
+        [(0, 1), (4, 2), (5, 2)]
+        >>> query.stop()
+        """
+        column = time_column(self._plan, index_column, "rolling", "windows need")
+        asked = f"rolling({column!r}, period={str(period)!r})"
+        if closed not in get_args(Closed):
+            words = ", ".join(map(repr, get_args(Closed)))
+            raise PlanError(f"{asked}: closed={closed!r} is none of {words}. Write one of these")
+        length = polars_duration(period, "period")
+        if not is_positive(length):
+            raise PlanError(f'{asked}: a window holds some time. Write a period above zero, "10m"')
+        times = {name for name, clock in clocks(self._plan).items() if clock.lasts is None}
+        if column not in times:
+            refuse_order(asked, column, times)
+        start = None if offset is None else polars_duration(offset, "offset")
+        by = () if group_by is None else expand(self._plan.schema, [group_by], {})
+        if reasons := [why for key in by if (why := why_not_rowwise(key, self._plan.schema)) is not None]:
+            raise UnsupportedOperationError(
+                f"{asked} by such a key", because="; and ".join(reasons), instead="a key of single rows"
+            )
+
+        def rolled(plan: Node, keys: tuple[pl.Expr, ...], aggregates: tuple[pl.Expr, ...]) -> Node:
+            node = Rolling(plan, keys, aggregates, column, length, start, closed)
+            node.schema  # noqa: B018  # errors of Polars first
+            node.along  # noqa: B018  # refuses what cannot be kept
+            return node
+
+        return StreamGroupBy(self._plan, by, self._around, label=column, grouped=rolled)
