@@ -306,6 +306,7 @@ ROWWISE: list[pl.Expr] = [
     T.dt.date().dt.is_business_day(holidays=[date(2020, 1, 2)]),
     pl.business_day_count(T.dt.date(), date(2020, 1, 9)) + T.dt.date().dt.add_business_days(1, roll="forward").dt.day(),
     A.map_elements(successor, return_dtype=pl.Int64),
+    *(pl.lit(None) < A, B.eq(pl.lit(None, pl.Int64)) | Y, A.is_between(pl.lit(None), B), pl.lit(None) == pl.lit(None)),
     pl.struct(A, B).map_elements(lambda row: len(row), return_dtype=pl.Int64) + 1,
     A.map_batches(successor, return_dtype=pl.Int64, is_elementwise=True).cast(pl.String),
 ]
@@ -329,6 +330,7 @@ def test_a_rowwise_expression_gives_the_same_however_the_rows_are_cut(expr: pl.E
         (pl.when(A > 1).then(B.sum()), "`sum()` looks at all rows"),
         (pl.struct(A.max(), B), "`max()` looks at all rows"),
         (pl.col("st").struct.with_fields(x=pl.field("a").sum()), "looks at all rows"),
+        (A.sum() > pl.lit(None), "`sum()` looks at all rows"),
         (A.is_in(B), "`is_in()` looks at all rows"),
         (A.is_in(B.implode()), "`implode()` looks at all rows"),
         (A.replace(B, B), "`replace()` looks at all rows"),

@@ -231,7 +231,7 @@ def why_not_rowwise(expr: pl.Expr, schema: Mapping[str, pl.DataType]) -> str | N
 
     `map_elements` is row-wise by contract, `map_batches` if it says is_elementwise=True.
     """
-    for one in map(_without_holidays, map(judged, expand(schema, [expr], {}, unnamed=True))):
+    for one in map(_as_judged, map(judged, expand(schema, [expr], {}, unnamed=True))):
         if not columns_of(one) <= schema.keys():  # a misspelt one: Polars' own words, before a column of ours is there
             pl.LazyFrame(schema=schema).select(one).collect_schema()
         read = columns_of(one) if columns_of(one) <= schema.keys() else schema.keys()
@@ -243,19 +243,34 @@ def why_not_rowwise(expr: pl.Expr, schema: Mapping[str, pl.DataType]) -> str | N
     return None
 
 
-def _without_holidays(expr: pl.Expr) -> pl.Expr:
-    """What is judged, but never computed: the holidays of a business-day function are a Series that is no column."""
-    if "business_day" not in str(expr) or python_function(expr):
+def _as_judged(expr: pl.Expr) -> pl.Expr:
+    """What is judged, never computed: holidays are a Series that is no column, and to compare with null is to count."""
+    if not re.search("business_day|null", str(expr)) or python_function(expr):
         return expr
     none = tree_of(pl.lit([], dtype=pl.List(pl.Date)))
 
-    def cleared(tree: Tree) -> Tree:
+    def changed(tree: Tree) -> Tree:
         match tree:
             case {"Function": {"input": [*parts, {"Literal": {"Series": _}}], "function": {"Business": name}}}:
-                return {"Function": {"input": [*map(cleared, parts), none], "function": {"Business": name}}}
-        return rewrite(tree, cleared)
+                return {"Function": {"input": [*map(changed, parts), none], "function": {"Business": name}}}
+            case {"BinaryExpr": _} | {"Function": {"function": {"Boolean": {"IsBetween": _}}}}:
+                parts = [changed(part) for part in children(tree)]
+                known = [expression(part).is_null() for part in parts if not _is_null(part)]
+                nulls = len(known) < len(parts)
+                return tree_of(pl.any_horizontal(True, *known)) if nulls else with_children(tree, parts)
+        return rewrite(tree, changed)
 
-    return expression(cleared(tree_of(expr)))
+    return expression(changed(tree_of(expr)))
+
+
+def _is_null(tree: Tree) -> bool:
+    """Whether a node is a null that was written, of any type."""
+    match unaliased(tree):
+        case {"Literal": {"Scalar": "Null" | {"Null": _}}}:
+            return True
+        case {"Cast": {"expr": part}}:
+            return _is_null(part)
+    return False
 
 
 def _is_separable(expr: pl.Expr, frame: pl.LazyFrame) -> bool:
