@@ -39,6 +39,7 @@ ORDER = (
     "sequence",
     "windows",
     "sessions",
+    "reach",
     "looking",
     "ordered",
     "lineage",

@@ -273,7 +273,7 @@ class StreamFrame(Joinable, LooksAround, NamesOfFrames, Positional, Reducible, S
             raise UnsupportedOperationError(
                 f"{verb}() with such an expression",
                 because="; and ".join(reasons),
-                instead="compute it in group_by(...).agg(...), or what looks back with over(key, order_by=time)",
+                instead="group_by(...).agg(...), or with_columns(...) of what looks back with over(key, order_by=time)",
             )
 
     # Time ---------------------------------------------------------------------------------------

@@ -6,21 +6,28 @@ and gives one. What is left of the expression over those columns needs single ro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
 
 import polars as pl
 
-from unbounded.durations import fixed_nanoseconds, is_calendar, longest_milliseconds
+from unbounded.durations import longest_milliseconds
 from unbounded.errors import UnsupportedOperationError
 from unbounded.expressions import call, canonical, columns_of, python_function, why_not_rowwise
+from unbounded.reach import (
+    BACK,
+    FUTURE,
+    NotBehindError,
+    duration,
+    function_of,
+    looks_at_rows,
+    rows_before,
+    stretch_of,
+)
 from unbounded.trees import Tree, children, expression, kind, nodes, rewrite, tree_of, with_children
 
 __all__ = ["Along", "Call", "Stage", "looks_along_time", "order_of", "taken_apart"]
-
-_CLOCK_CHANGE: Final = 7_200_000  # ms by which days may differ from 24 h, in any zone
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +163,7 @@ class _Reading:
                 return self._over(tree, body)
             case _ if order_of(tree) is not None:
                 return self._window(tree, _Scope())
-            case _ if _function(tree)[0] in _LOOKS:
+            case _ if looks_at_rows(tree):
                 return self._without_order(tree)
         return rewrite(tree, self._outside)
 
@@ -165,7 +172,7 @@ class _Reading:
         order = body["order_by"]
         if order is not None and order[1]["descending"]:
             return self._refuse(
-                tree, "over(descending=True)" + _FUTURE, "over(...) without descending=, which looks back"
+                tree, f"over(descending=True) {FUTURE}", "over(...) without descending=, which looks back"
             )
         if body["mapping"] != "GroupsToRows":
             return self._refuse(tree, "over(mapping_strategy=...) makes other rows", "over(...) without it")
@@ -177,33 +184,25 @@ class _Reading:
 
     def _inside(self, tree: Tree, scope: _Scope) -> Tree:
         """A node within an `over`."""
-        name, options = _function(tree)
         if kind(tree) == "Over":
             return self._refuse(tree, "over(...) within over(...) has two orders", "with_columns(...) for each")
         if order_of(tree) is not None:
             return self._window(tree, scope)
-        if name not in _LOOKS or options in ("Zero", "One"):  # a null becomes a number, whatever is around it
+        if not looks_at_rows(tree):
             return rewrite(tree, partial(self._inside, scope=scope))
         if not scope.in_order:
             return self._without_order(tree)
-        value, *others = children(tree)
         try:
-            rows = _LOOKS[name](options, *map(_literal, others))
-        except _NotBehindError as error:
-            return self._refuse(tree, call(expression(tree)) + error.because, error.instead)
-        return self._before(tree, self._inside(value, scope), scope, rows)
+            rows = rows_before(tree)
+        except NotBehindError as error:
+            return self._refuse(tree, f"{call(expression(tree))} {error.because}", error.instead)
+        return self._before(tree, self._inside(children(tree)[0], scope), scope, rows)
 
     # Calls ----------------------------------------------------------------------------------------
     def _before(self, tree: Tree, value: Tree, scope: _Scope, rows: int | None) -> Tree:
         """What a call gives that looks at so many rows before its own; None if it carries what it gave on."""
-        name, expr = _function(tree)[0], expression(value)
+        name, expr = function_of(tree), expression(value)
         others = children(tree)[1:]
-        if name == "PctChange":  # against the last value that there was so many rows before
-            filled = self._before(tree_of(expr.forward_fill()), value, scope, None)
-            shifted = with_children(tree_of(expr.shift(1)), [value, *others])
-            dtype = self._dtype(expr.pct_change())
-            before = expression(self._before(shifted, filled, scope, rows)).cast(dtype)
-            return tree_of((expr.cast(dtype) - before) / before)
         if name == "CumCount" or (name == "CumSum" and self._dtype(expr) == pl.Boolean):
             # In 64 bits, for it goes on from what was counted before; more than 32 bits hold are an error by name.
             counted = expr.is_not_null() if name == "CumCount" else expr
@@ -219,10 +218,11 @@ class _Reading:
         """What a call gives that looks at the rows in a stretch of time around its own."""
         match tree:
             case {"Rolling": body}:
-                period, offset = _duration(body["period"]), _duration(body["offset"])
-                stretch = _stretch(period, offset)
-                if stretch is None:
-                    why = f"rolling(period={period!r}, offset={offset!r}) ends at no fixed length from its row"
+                if any(kind(one) == "Over" or order_of(one) is not None for one in nodes(body["function"])):
+                    why = "rolling(...) of what looks at other rows has two orders"
+                    return self._refuse(tree, why, "with_columns(...) for each")
+                if (stretch := stretch_of(body)) is None:
+                    why = "a window of months with an offset ends at no fixed length from its row"
                     return self._refuse(tree, why, "a period and an offset in days or less, or no offset")
                 reach, ahead = stretch
                 reads = {name: self._reading(pl.col(name)) for name in sorted(columns_of(expression(body["function"])))}
@@ -232,7 +232,7 @@ class _Reading:
                 return self._note({"Rolling": {**body, "function": renamed}}, list(reads.values()), look)
             case {"Function": {"input": [value, by], "function": {"RollingExprBy": {"options": options}}}}:
                 read = self._reading(expression(self._inside(value, scope)))
-                look = _Look(scope.keys, reach=longest_milliseconds(_duration(options["window_size"])))
+                look = _Look(scope.keys, reach=longest_milliseconds(duration(options["window_size"])))
                 return self._note(with_children(tree, [{"Column": read[0]}, by]), [read], look)
         raise AssertionError(tree)
 
@@ -277,12 +277,18 @@ class _Reading:
 
     def _check(self, expr: pl.Expr) -> None:
         """Refuse an expression that looks at other rows than its own; what looks along time has been taken out."""
-        if not self.refused and (why := why_not_rowwise(expr, self._schema)) is not None:
+        if self.refused or (why := why_not_rowwise(expr, self._schema)) is None:
+            return
+        if python_function(expr):
             self._refuse(
                 expr,
-                f"{why}, and would change again with each later one",
-                f'what looks back: {_BACK}, or rolling_sum_by({self._time!r}, window_size="1h") and its like',
+                f"{call(expr)} hides a Python function, and how far it looks",
+                "Polars' own expressions there, and the function in a with_columns(...) of its own",
             )
+        else:
+            later = ", and would change again with each later one" if why.endswith("all rows") else ""
+            window = f'rolling_sum_by({self._time!r}, window_size="1h") and its like'
+            self._refuse(expr, why + later, f"what looks back: {BACK}, or {window}")
 
     def _without_order(self, tree: Tree) -> Tree:
         return self._refuse(
@@ -292,109 +298,9 @@ class _Reading:
         )
 
 
-def _function(tree: Tree) -> tuple[str, Any]:
-    """The name and the options of a function; ("", None) of another node."""
-    match tree:
-        case {"Function": {"function": str(name)}}:
-            return name, None
-        case {"Function": {"function": dict(body)}} if len(body) == 1:
-            return next(iter(body.items()))
-    return "", None
-
-
 def _renamed(tree: Tree, names: Mapping[str, str]) -> Tree:
     """A node over other columns; under their own names, which may become those of fields."""
     match tree:
         case {"Column": str(name)}:
             return {"Alias": [{"Column": names[name]}, name]}
     return rewrite(tree, partial(_renamed, names=names))
-
-
-# ---------------------------------------------------------------------------------------- how far?
-class _NotBehindError(Exception):
-    """A call needs other rows than those before its own."""
-
-    def __init__(self, because: str, instead: str) -> None:
-        self.because, self.instead = because, instead
-
-
-_FUTURE: Final = " needs rows that have not come yet"
-_BACK: Final = "shift(1), diff(), cum_sum(), forward_fill()"
-_OTHER: Final = object()
-
-
-def _number(options: Any, n: object, *fill: object) -> int:
-    """Of `shift(n)`, `diff(n)` and `pct_change(n)`."""
-    if options == "Drop":
-        raise _NotBehindError(' with null_behavior="drop" leaves out rows', 'null_behavior="ignore"')
-    if not isinstance(n, int) or _OTHER in fill:
-        raise _NotBehindError(" by an expression may look at any row", "a number")
-    if n < 0:
-        raise _NotBehindError(f" by {n}{_FUTURE}", f"what looks back: {_BACK}")
-    return n
-
-
-def _all_before(options: Any, *_: object) -> None:
-    if options["reverse"]:
-        raise _NotBehindError(f" with reverse=True{_FUTURE}", f"what looks back: {_BACK}")
-
-
-def _filled(options: Any, *_: object) -> int | None:
-    match options:
-        case {"Forward": limit}:
-            return None if limit is None else int(limit)
-        case {"Backward": _}:
-            raise _NotBehindError(f" backward{_FUTURE}", "forward_fill()")
-    raise _NotBehindError(" looks at all rows of its key", "forward_fill()")
-
-
-def _in_window(options: Any, *_: object) -> int:
-    if options["options"]["center"]:
-        raise _NotBehindError(f" with center=True{_FUTURE}", "center=False")
-    return int(options["options"]["window_size"]) - 1
-
-
-def _never(because: str, instead: str) -> Callable[..., None]:
-    def refuse(*_: object) -> None:
-        raise _NotBehindError(because, instead)
-
-    return refuse
-
-
-_LOOKS: Final[Mapping[str, Callable[..., int | None]]] = {
-    **dict.fromkeys(("Shift", "ShiftAndFill", "Diff", "PctChange"), _number),
-    **dict.fromkeys(("CumSum", "CumProd", "CumMin", "CumMax", "CumCount"), _all_before),
-    "FillNullWithStrategy": _filled,
-    "RollingExpr": _in_window,
-    **dict.fromkeys(("Reverse", "Interpolate", "InterpolateBy"), _never(_FUTURE, f"what looks back: {_BACK}")),
-    **dict.fromkeys(
-        ("EwmMean", "EwmStd", "EwmVar", "EwmSum", "EwmMeanBy", "EwmSumBy"),
-        _never(" is not built yet", 'a mean of the last while, rolling_mean_by("time", window_size="1h")'),
-    ),
-}
-"""At how many rows before its own a call looks, by its options and arguments; None if what it gave last tells all."""
-
-
-def _literal(tree: Tree) -> object:
-    """The value of an argument that is none of the frame's; `_OTHER` for an expression over its columns."""
-    return pl.select(expression(tree)).item() if kind(tree) in ("Literal", "Cast") else _OTHER
-
-
-def _duration(parts: Mapping[str, Any]) -> str:
-    """A length of time out of a tree, in Polars' grammar."""
-    length = "".join(f"{parts[name]}{unit}" for name, unit in _UNITS.items() if parts[name]) or "0ns"
-    return f"-{length}" if parts["negative"] else length
-
-
-_UNITS: Final = {"months": "mo", "weeks": "w", "days": "d", "nsecs": "ns"}
-
-
-def _stretch(period: str, offset: str) -> tuple[int, int] | None:
-    """How many ms before its row a window begins, and how many behind it ends, at least; None if that is not fixed."""
-    if offset == f"-{period}":
-        return longest_milliseconds(period), 0
-    length, first = fixed_nanoseconds(period), fixed_nanoseconds(offset)
-    if length is None or first is None:
-        return None
-    slack = _CLOCK_CHANGE if is_calendar(period) or is_calendar(offset) else 0
-    return -(first // 1_000_000) + slack, max(0, -(-(length + first) // 1_000_000) + slack)

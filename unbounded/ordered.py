@@ -77,13 +77,13 @@ def ordered(node: Node, verb: str, exprs: tuple[pl.Expr, ...], times: Collection
 
     UnsupportedOperationError with every reason why they cannot be kept up to date.
     """
-    found = Ordered(node, verb, exprs, time=_time_of(verb, exprs, times))
+    found = Ordered(node, verb, exprs, time=_time_of(verb, exprs, node, times))
     found.schema  # noqa: B018  # errors of Polars first
     found.along  # noqa: B018  # refuses what cannot be kept
     return found
 
 
-def _time_of(verb: str, exprs: Iterable[pl.Expr], times: Collection[str]) -> str:
+def _time_of(verb: str, exprs: Iterable[pl.Expr], node: Node, times: Collection[str]) -> str:
     """The column by which expressions want rows in order."""
     trees = [node for expr in exprs if looks_along_time(expr) for node in nodes(tree_of(expr))]
     by = [expression(one).meta.undo_aliases() for tree in trees if (one := order_of(tree)) is not None]
@@ -96,7 +96,9 @@ def _time_of(verb: str, exprs: Iterable[pl.Expr], times: Collection[str]) -> str
         )
     ((text, name),) = names.items()
     if name is None or name not in times:
-        refuse_order(f"{verb}() in the order of {text if name is None else repr(name)}", name, times)
+        dtype = node.schema.get(name or "")
+        could = name if dtype is not None and dtype.is_temporal() else None
+        refuse_order(f"{verb}() in the order of {text if name is None else repr(name)}", could, times)
     return name
 
 
