@@ -275,7 +275,7 @@ class _Within(_Looking):
     def _remember(self, rows: pl.DataFrame, table: Multimap, batch: Batch) -> None:
         expiry = (self._waiting.instant + (self._stage.reach or 0) + self._ahead).alias(_EXPIRY)
         rows = rows.select(*self.spec.key, *(name for name in self.spec.values if name != _EXPIRY), expiry)
-        if batch.watermark is not None:
+        if batch.watermark is not None and not self._stage.ahead:  # the others are looked at first
             rows = rows.filter(pl.col(_EXPIRY) > batch.watermark)
         table.append(rows)
 
