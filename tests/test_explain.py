@@ -270,6 +270,40 @@ OPERATORS: dict[str, tuple[Callable[[], ub.StreamFrame], Any, list[str]]] = {
             TIMELESS,
         ],
     ),
+    "rows that look back": (
+        lambda: marked().with_columns(
+            pl.col("v").diff(3).over("k", order_by="t"), c=pl.col("v").cum_sum().over(order_by="t")
+        ),
+        None,
+        [
+            "state:   grows with the keys: rows that wait, and those that later ones look at",
+            "kept:    until the watermark reaches 't', when no earlier row can come; then emitted",
+            "beside:  the last 3 emitted rows of each 'k', for ever; the last emitted row, for ever",
+            REACHED,
+            TIMELESS,
+        ],
+    ),
+    "windows around rows": (
+        lambda: marked().select("t", pl.col("v").rolling_sum_by("t", "1h").over("k")),
+        None,
+        [
+            "state:   bounded by the watermark: rows that wait, and those that later ones look at",
+            "kept:    until the watermark reaches 't', when no earlier row can come; then emitted",
+            "beside:  emitted rows of each 'k', until the watermark is 1h past their 't'",
+            REACHED,
+            TIMELESS,
+        ],
+    ),
+    "windows that end behind their rows": (
+        lambda: marked().rolling("t", period="1h", offset="-30m").agg(pl.len()),
+        None,
+        [
+            "kept:    until the watermark reaches 't' + 30m, when its window can get no more rows; then emitted",
+            "beside:  rows, until the watermark is 1h past their 't'",
+            REACHED,
+            TIMELESS,
+        ],
+    ),
     "a join within a time": (
         near,
         None,
@@ -410,6 +444,11 @@ PLANS: dict[str, tuple[Callable[[], ub.StreamFrame], Any, str]] = {
         "complete",
         r'sort by=\[col\("len"\), col\("k"\)\.str\.len_bytes\(\)\], descending=False',
     ),
+    "rows around each row": (
+        lambda: marked().rolling("t", period="1h", group_by=["k", pl.col("v") % 2]).agg(pl.len()),
+        None,
+        r"rolling 't', 1h long, by 'k', .*\[rolling-1\]",
+    ),
     "the last instant of a window": (
         lambda: frame().select(ub.window_time("t"), ub.window_time("t").alias("u")),
         None,
@@ -427,6 +466,10 @@ def test_a_plan_is_shown_in_the_words_of_the_user(case: str) -> None:
 
 GROWING: dict[str, tuple[Callable[[], ub.StreamFrame], str]] = {
     "unique without time": (lambda: frame().unique("k"), r"unique\(\) by 'k' remembers every value.*with_watermark"),
+    "the last rows of each key": (
+        lambda: marked().with_columns(d=pl.col("v").diff().over("k", order_by="t")),
+        r"the last rows of each 'k' are remembered for ever.*grows with the keys.*rolling_\*_by",
+    ),
     "unique of rows": (lambda: frame().unique(), r"by 'k', 'v', 't'.*into subset"),
     "unique beside the watermark": (lambda: marked().unique("k"), r"none of these columns has a watermark"),
     "groups by a time": (lambda: frame().group_by("t").len(), r"groups by 't'.*no watermark"),
@@ -471,6 +514,8 @@ BOUNDED: dict[str, tuple[Callable[[], ub.StreamFrame], Any]] = {
     "groups by a name": (lambda: frame().group_by("k").len(), "update"),
     "a limit": (lambda: frame().head(3), "append"),
     "the best": (lambda: frame().top_k(3, by="v"), "complete"),
+    "windows around rows": (lambda: marked().rolling("t", period="1h", group_by="k").agg(pl.len()), "append"),
+    "one running sum": (lambda: marked().with_columns(pl.col("v").cum_sum().over(order_by="t")), "append"),
     "rows that wait": (lambda: marked().merge_sorted(frame("b").with_watermark("t", "1h"), "t"), "append"),
     "a join within a time": (lambda: near("full"), "append"),
     "a join on windows": (lambda: in_windows("a").join(in_windows("b"), on=["k", "w"]), "update"),

@@ -25,6 +25,10 @@ def frame() -> Any:
     return ub.scan_memory(ub.MemorySource(SCHEMA))
 
 
+def marked() -> Any:
+    return frame().with_watermark("t", "1h")
+
+
 def dates() -> Any:
     return ub.scan_memory(ub.MemorySource({"d": pl.Date}))
 
@@ -79,7 +83,103 @@ WRITTEN: dict[str, Case] = {
     "select mixes": (lambda: frame().select("k", pl.col("v").sum()), r"'k' beside 'v'.*aggregate in one frame"),
     "select of literals": (lambda: frame().select(pl.lit(1)), r"literals alone.*with_columns"),
     "over": (lambda: frame().with_columns(pl.col("v").sum().over("k")), r"over.*group_by"),
-    "shift": (lambda: frame().with_columns(pl.col("v").shift()), r"shift"),
+    "shift": (
+        lambda: frame().with_columns(pl.col("v").shift()),
+        r"shift\(\)` needs the rows.*over\(key, order_by=time\)",
+    ),
+    "shift of all columns": (lambda: frame().shift(1), r"no order but.*with_columns\(pl\.all\(\)\.shift\(n\)\.over"),
+    "rows around each row without watermark": (
+        lambda: frame().with_columns(pl.col("v").diff().over("k", order_by="t")),
+        r"in the order of 't'.*with_watermark, 't', \"10m\"\) before it",
+    ),
+    "rows around each row in another order": (
+        lambda: marked().with_columns(pl.col("v").diff().over("k", order_by="v")),
+        r"in the order of 'v'.*and in no other\. Instead: the order of 't'",
+    ),
+    "rows around each row in the order of two columns": (
+        lambda: marked().with_columns(pl.col("v").diff().over("k", order_by=["t", "v"])),
+        r"row_encode.*Instead: the order of 't'",
+    ),
+    "rows around each row in two orders": (
+        lambda: marked().with_columns(
+            pl.col("v").diff().over("k", order_by="t"), pl.col("v").alias("w").rolling_sum_by("v", "5i")
+        ),
+        r"in the order of col\(\"t\"\) and of col\(\"v\"\).*one after the other",
+    ),
+    "rows around each row in an order that goes back": (
+        lambda: marked().with_columns(pl.col("v").diff().over("k", order_by="t", descending=True)),
+        r"descending=True\) needs rows that have not come.*looks back",
+    ),
+    "rows around each row as lists": (
+        lambda: marked().with_columns(pl.col("v").diff().over("k", order_by="t", mapping_strategy="join")),
+        r"mapping_strategy=\.\.\.\) makes other rows.*without it",
+    ),
+    "rows around each row without an order": (
+        lambda: marked().with_columns(pl.col("v").shift().over("k") - pl.col("v").rolling_sum_by("t", "1h")),
+        r"shift\(\)` looks at the rows before, and it is not said.*over\(key, order_by='t'\)",
+    ),
+    "rows of the future, all of them": (
+        lambda: marked().with_columns(
+            pl.col("v").shift(-1).over("k", order_by="t"),
+            pl.col("v").cum_sum(reverse=True).over("k", order_by="t").alias("a"),
+            pl.col("v").backward_fill().over("k", order_by="t").alias("b"),
+            pl.col("v").reverse().over("k", order_by="t").alias("c"),
+            pl.col("v").rolling_mean(3, center=True).over("k", order_by="t").alias("d"),
+        ),
+        r"shift\(\)` by -1 needs rows.*cum_sum\(\)` with reverse=True needs.*backward needs.*reverse\(\)` needs.*"
+        r"center=True needs rows that have not come yet\. Instead: what looks back: shift\(1\).*center=False",
+    ),
+    "the rank of a row": (
+        lambda: marked().with_columns(pl.col("v").rank().over("k", order_by="t")),
+        r"rank\(\)` looks at all rows, and would change again.*cum_sum\(\).*rolling_sum_by\('t'",
+    ),
+    "a mean over a key in order": (
+        lambda: marked().with_columns(pl.col("v") - pl.col("v").mean().over("k", order_by="t")),
+        r"mean\(\)` looks at all rows, and would change again.*rolling_sum_by",
+    ),
+    "runs of equal values": (
+        lambda: marked().with_columns(pl.col("v").rle_id().over("k", order_by="t")),
+        r"rle_id\(\)` needs the rows before or behind each row\. Instead: what looks back",
+    ),
+    "nulls filled with a mean": (
+        lambda: marked().with_columns(pl.col("v").fill_null(strategy="mean").over("k", order_by="t")),
+        r"fill_null\(strategy=\.\.\.\)` looks at all rows of its key\. Instead: forward_fill",
+    ),
+    "fewer rows than there are": (
+        lambda: marked().with_columns(pl.col("v").diff(null_behavior="drop").over("k", order_by="t")),
+        r'null_behavior="drop" leaves out rows.*"ignore"',
+    ),
+    "an exponential mean": (
+        lambda: marked().with_columns(pl.col("v").ewm_mean(alpha=0.5).over("k", order_by="t")),
+        r"ewm_mean\(\)` is not built yet.*rolling_mean_by",
+    ),
+    "over within over": (
+        lambda: marked().with_columns(pl.col("v").diff().over("k", order_by="t").shift().over(order_by="t")),
+        r"over\(\.\.\.\) within over.*with_columns\(\.\.\.\) for each",
+    ),
+    "over within rolling": (
+        lambda: marked().with_columns(pl.col("v").diff().over("k", order_by="t").sum().rolling("t", period="1h")),
+        r"rolling\(\.\.\.\) of what looks at other rows.*with_columns\(\.\.\.\) for each",
+    ),
+    "an offset of months": (
+        lambda: marked().rolling("t", period="1mo", offset="-2mo").agg(pl.len()),
+        r"months with an offset ends at no fixed length.*in days or less, or no offset",
+    ),
+    "rolling without watermark": (
+        lambda: frame().rolling("t", period="1h"),
+        r"rolling\('t', period='1h'\).*with_watermark, 't', \"10m\"\) before it",
+    ),
+    "rolling of numbers": (lambda: marked().rolling("v", period="5i"), r"Int64, and windows need Datetime or Date"),
+    "rolling of no time": (lambda: marked().rolling("t", period="0s"), r"period='0s'.*above zero"),
+    "rolling closed nowhere": (lambda: marked().rolling("t", period="1h", closed="rigth"), r"'rigth'.*'right'"),
+    "rolling by an aggregate": (
+        lambda: marked().rolling("t", period="1h", group_by=pl.col("v").max()),
+        r"by such a key.*max\(\)` looks at all rows.*single rows",
+    ),
+    "rolling of a Python function": (
+        lambda: marked().rolling("t", period="1h").agg(pl.col("v").map_elements(abs, return_dtype=pl.Int64).sum()),
+        r"rolling\(\)` hides a Python function.*with_columns\(\.\.\.\) of its own",
+    ),
     "aggregate in filter": (lambda: frame().filter(pl.col("v") > pl.col("v").mean()), r"mean.*group_by"),
     "fill_null strategy": (lambda: frame().fill_null(strategy="forward"), r"other rows.*fill_null\(value\)"),
     "group_by keeps order": (lambda: frame().group_by("k", maintain_order=True), r"sort the answer"),
@@ -588,6 +688,16 @@ def test_what_cannot_be_written_is_refused_where_it_is_written(case: str) -> Non
 
 
 MODES: dict[str, tuple[Callable[[], ub.StreamFrame], Any, str]] = {
+    "rows around versions of groups": (
+        lambda: windows(frame()).with_columns(pl.col("len").diff().over("k", order_by="t")),
+        "update",
+        r"with_columns\(\) would take each version of a group for a row.*append",
+    ),
+    "windows around versions of groups": (
+        lambda: windows(frame()).rolling("t", period="1h").agg(pl.col("len").max()),
+        "update",
+        r"rolling\(\) would take each version of a group for a row.*append",
+    ),
     "rows in complete": (frame, "complete", r'every row that ever came.*output_mode="append"'),
     "groups in append": (lambda: frame().group_by("k").len(), "append", r"groups by 'k' never close.*with_watermark"),
     "global in append": (lambda: frame().select(pl.len()), "append", r'global aggregate.*"update" or "complete"'),

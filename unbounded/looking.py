@@ -247,12 +247,6 @@ class _Reading:
             return made
         before = [self._turns.get(name, 0) for _, expr in reads for name in columns_of(expr)]
         turn = 1 + max(before, default=0)
-        if turn > 1 and look.ahead:
-            return self._refuse(
-                made,
-                "a window that ends behind its row looks at what its rows see behind them",
-                "with_columns(...) of what looks back first, then another one of the window",
-            )
         name = self._column("out", expression(made))
         self._turns[name] = turn
         self._calls.append(

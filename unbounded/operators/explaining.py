@@ -8,6 +8,7 @@ import polars as pl
 
 from unbounded.asof import AsofJoin
 from unbounded.durations import shortest
+from unbounded.expressions import passes
 from unbounded.now import named_now
 from unbounded.operators import Remembers
 from unbounded.ordered import Ordered, Rolling
@@ -89,7 +90,7 @@ def _title(node: Node) -> str:
         case InOrder():
             return f"merge_sorted by {', '.join(map(repr, node.keys))}"
         case Rolling():
-            by = f", by {', '.join(map(_written, node.keys))}" if node.keys else ""
+            by = f", by {', '.join(repr(passes(key) or _written(key)) for key in node.keys)}" if node.keys else ""
             return f"rolling {node.time!r}, {node.period} long{by}"
         case Lookup():
             return f"{'cross ' if node.verb == 'join' else ''}{node.verb} with a bounded table"

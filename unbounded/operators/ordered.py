@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from unbounded.durations import shortest
 from unbounded.expressions import canonical, columns_of, passes
 from unbounded.lineage import clocks
 from unbounded.looking import Stage
@@ -100,14 +101,17 @@ class OrderedOperator:
 
     def explain(self) -> Mapping[str, str]:
         time, ahead = repr(self._node.time), self._along.ahead
-        reached = f"{time} + {ahead / 1000:g} s" if ahead else time
-        lines = {
-            "state": "grows with the keys" if self.grows else "bounded by the watermark",
-            "kept": f"rows wait until the watermark reaches {reached}, then they are emitted",
+        reached, why = time, "no earlier row can come"
+        if ahead:
+            reached, why = f"{time} + {shortest(ahead)}", "its window can get no more rows"
+        bound = "grows with the keys" if self.grows else "bounded by the watermark"
+        return {
+            "state": f"{bound}: rows that wait, and those that later ones look at",
+            "kept": f"until the watermark reaches {reached}, when {why}; then emitted",
             "beside": "; ".join(dict.fromkeys(one.explain() for one in self._stages)),
+            "late": f"rows whose {time} the watermark of the batch before had reached",
+            "null": f"rows whose {time} is null",
         }
-        lines["late"] = f"rows whose {time} the watermark of the batch before had reached"
-        return lines
 
 
 def _in(batch: Batch, exprs: Sequence[pl.Expr]) -> Sequence[pl.Expr]:
@@ -281,6 +285,7 @@ class _Within(_Looking):
 
     def explain(self) -> str:
         """What is kept, and for how long."""
-        length = ((self._stage.reach or 0) + self._ahead) / 1000
-        those = f"emitted rows of each {self._by}" if self._stage.keys else "emitted rows"
-        return f"{those}, until the watermark is {length:g} s past their {self._time!r}"
+        rows = "rows" if self._stage.ahead else "emitted rows"
+        those = f"{rows} of each {self._by}" if self._stage.keys else rows
+        length = shortest((self._stage.reach or 0) + self._ahead)
+        return f"{those}, until the watermark is {length} past their {self._time!r}"
