@@ -143,6 +143,14 @@ STEPS: dict[str, tuple[Any, str]] = {
     "unique": (lambda f: marked(f).unique(["k", "t"]), "unique-1"),
     "unique within the watermark": (lambda f: marked(f).unique_within_watermark("k"), "unique-1"),
     "merge_sorted": (lambda f: marked(f).merge_sorted(marked(f), "t"), "merge_sorted-1"),
+    "rows in order": (
+        lambda f: marked(f).select("t", "x", y=pl.col("x").shift().over(order_by="t")),
+        "over-1",
+    ),
+    "windows around rows": (
+        lambda f: marked(f).rolling("t", period="5m", offset="0m", group_by="k").agg(pl.col("x").sum()),
+        "rolling-1",
+    ),
     "a raw time": (lambda f: marked(f).group_by("t").agg(pl.len()), "aggregate-1"),
     "a truncated time": (
         lambda f: marked(f).group_by(pl.col("t").dt.truncate("10m"), "k").agg(pl.col("x").max()),

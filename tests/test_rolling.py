@@ -300,6 +300,17 @@ def test_what_is_kept_can_be_read(tmp_path: Path) -> None:
     same_rows(ub.read_state(tmp_path, "over-1/before-1").collect().select("k", pl.last().alias("v")), sums)
 
 
+def test_the_end_of_a_run_says_how_many_rows_wait(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    feed = ub.MemorySource(SCHEMA)
+    feed.add([{"t": at(0)}, {"t": at(15)}, {"t": at(16)}])
+    frame = marked(ub.scan_memory(feed)).rolling("t", period="5s").agg(v.sum())
+    with caplog.at_level("INFO", logger="unbounded"):
+        frame.sink_memory(trigger=ub.available_now())
+    assert (
+        "2 rows wait: they come out when later rows move the watermark, which is at 2026-03-01T00:00:06" in caplog.text
+    )
+
+
 # ------------------------------------------------------------------------------------------- chains
 CHAINS: dict[str, Callable[[Any], Any]] = {
     "windows of changes": lambda f: (

@@ -127,22 +127,28 @@ def _instant(milliseconds: int) -> str:
     return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-_ONE = "1 group stays open: it comes"
-
-
 def left_open(sizes: Mapping[str, Mapping[str, int]], watermark: int | None) -> str | None:
-    """What to tell at the end of a run that leaves groups open, by the sizes of its tables; None if none is."""
+    """What to tell at the end of a run that leaves groups open or rows waiting, by the sizes of its tables; or None."""
     rows = {name: size["rows"] for name, size in sizes.items()}
-    groups, slices = (sum(rows[name] for name in rows if name.endswith(end)) for end in ("/groups", "/slices"))
+    groups, slices, waiting = (
+        sum(rows[name] for name in rows if name.endswith(end)) for end in ("/groups", "/slices", "/waiting")
+    )
     # A slice is in a window that no earlier slice of its key is in, so the windows are no fewer.
     least, at_least = groups + slices, slices > 0
-    if not least:
+    told = []
+    if least:
+        one = least == 1 and not at_least
+        told.append("1 group stays open" if one else f"{'at least ' if at_least else ''}{least:,} groups stay open")
+    if waiting:
+        told.append("1 row waits" if waiting == 1 else f"{waiting:,} rows wait")
+    if not told:
         return None
     now = f"is at {_instant(watermark)}" if watermark is not None else "is not set yet"
-    several, number = least > 1 or at_least, f"at least {least:,}" if at_least else f"{least:,}"
-    they, end = (f"{number} groups stay open: they come", "their ends") if several else (_ONE, "its end")
+    alone = least + waiting == 1 and not at_least
+    end = ("end" if least else "time") + "s" * (not alone)
     return (
-        f"{they} out when later rows move the watermark, which {now}, past {end}. "
+        f"{' and '.join(told)}: {'it comes' if alone else 'they come'} out when later rows move the watermark, which "
+        f"{now}, past {'its' if alone else 'their'} {end}. "
         "If no more rows will come, close them with trigger=ub.available_now(final=True)"
     )
 
