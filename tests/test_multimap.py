@@ -96,8 +96,9 @@ def test_appending_and_removing_move_no_more_than_they_change(held: int, monkeyp
 
 
 # --------------------------------------------------------------------------------------- multimap
-@pytest.mark.parametrize("kind", ["int64", "string", "list of floats"])
-def test_a_multimap_that_grows_and_shrinks_stays_exact(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["int64", "datetime", "string", "integer and string", "float64", "list of floats"])
+@pytest.mark.parametrize("asks", ["probe", "under"])
+def test_a_multimap_that_grows_and_shrinks_stays_exact(kind: str, asks: str) -> None:
     generator = random.Random(5)
     model = Many.of(KEYS[kind], order=())
     multimap = SlotMultimap("many", model.spec)
@@ -109,13 +110,43 @@ def test_a_multimap_that_grows_and_shrinks_stays_exact(kind: str) -> None:
             multimap.append(batch)
             model.append(batch)
         elif verb == "remove":
-            multimap.remove(batch.select("k").head(2))
-            model.remove(batch.select("k").head(2))
+            multimap.remove(batch.select(model.spec.key.names()).head(2))
+            model.remove(batch.select(model.spec.key.names()).head(2))
         else:
             assert content(multimap.expire(step)) == content(model.expire(step))
-        asked = batch.select("k").head(3)
-        assert in_order(multimap.probe(asked)) == in_order(model.probe(asked))
+        asked = batch.select(model.spec.key.names()).head(3)
+        if asks == "probe":
+            assert in_order(multimap.probe(asked)) == in_order(model.probe(asked))
+        else:
+            texts = model._texts(asked).to_list()
+            found = multimap.under(asked)
+            found = found.filter(model._texts(found).is_in(texts))
+            assert content(found) == content(model.under(asked))
+        assert len(multimap) == model.rows.height
     assert content(multimap.scan()) == content(model.rows)
+
+
+@pytest.mark.parametrize(("lasts", "share"), [(2, 0), (50, 0.9)])
+def test_rows_that_go_soon_are_never_listed_by_key_and_those_that_stay_are(
+    lasts: int, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = 0
+
+    def counted(lists: Lists, owners: Slots, slots: Slots) -> None:
+        nonlocal listed
+        listed += len(slots)
+        written(lists, owners, slots)
+
+    written = Lists.append
+    monkeypatch.setattr(Lists, "append", counted)
+    multimap = SlotMultimap("many", SPEC)
+    for step in range(100):
+        came = rows(range(100 * step, 100 * step + 100), until=step + lasts)
+        assert multimap.under(came.select("k")).height == 0  # no key lies between those that came before
+        multimap.append(came)
+        multimap.expire(step)
+    assert listed == 0 if not share else listed > share * 100 * 100
+    assert multimap.under(rows([9_900]).select("k"))["k"].to_list() == [9_900]
 
 
 @pytest.mark.parametrize("arrive", [lambda step: [0] * 10, lambda step: range(10 * step, 10 * step + 10)])

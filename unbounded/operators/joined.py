@@ -249,10 +249,11 @@ class _Buffer:
 
     # Kept rows ------------------------------------------------------------------------------------
     def under(self, others: pl.DataFrame, table: Multimap) -> pl.DataFrame:
-        """What is kept under the keys of rows of the other side, each row once."""
-        asked = others.lazy() if self._buckets is None else self._buckets.spread(others.lazy())
-        keys = asked.select(self._keys).drop_nulls(self._node.never_null).unique().collect(engine="in-memory")
-        return self._from_store(table.probe(keys.rename(self._stored_keys)))
+        """What is kept under the keys of rows of the other side, each row once; other rows may come with it."""
+        if self._buckets is not None:
+            others = self._buckets.spread(others.lazy()).collect(engine="in-memory")
+        keys = others.select(self._keys).drop_nulls(self._node.never_null)
+        return self._from_store(table.under(keys.rename(self._stored_keys)))
 
     def mark(self, known: pl.DataFrame, matched: pl.Series, table: Multimap) -> None:
         """Note which kept rows found their first partner; `known` are all that there are under some keys."""

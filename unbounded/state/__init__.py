@@ -113,6 +113,13 @@ class Multimap(Protocol):
         `keys` come back, before the values. Costs what `keys` and the answer cost.
         """
 
+    def under(self, keys: pl.DataFrame) -> pl.DataFrame:
+        """Every row that is there under one of `keys`, which may repeat, once, in no order; changes nothing.
+
+        For a join: rows of other keys may come with them, if they cost less than looking for the right ones. Costs what
+        `keys` and the answer cost, and at most once more what the rows did that came last.
+        """
+
     def expire(self, watermark: int) -> pl.DataFrame:
         """Remove and give the rows whose expiry is at or below the watermark, as `Table.expire` does, in no order."""
 

@@ -78,6 +78,12 @@ class LayeredMultimap:
         values = rows_at(rows.select(self.spec.values.names()), found)
         return rows_at(keys, np.repeat(np.arange(keys.height), count)).hstack(values.get_columns())
 
+    def under(self, keys: pl.DataFrame) -> pl.DataFrame:
+        """As `Multimap.under`; just these rows."""
+        asked = KeySet(self.spec.key)
+        asked.number(self._accept(keys, self.spec.key))
+        return self._under(asked).select(self._given.names())
+
     def expire(self, watermark: int) -> pl.DataFrame:
         """As `Multimap.expire`."""
         self._watermark = max(min(watermark, LAST), self._watermark)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 
@@ -11,7 +14,8 @@ from unbounded.state.memory.keys import Keys
 from unbounded.state.memory.lists import Lists
 from unbounded.state.memory.numbers import Numbers
 from unbounded.state.memory.slots import Rows, Slots, Values, distinct, frame_of, places
-from unbounded.state.memory.stored import Stored
+from unbounded.state.memory.stored import LIVE, SLOT, Part, Stored
+from unbounded.state.memory.young import Arrived, Young
 
 __all__ = ["SlotMultimap"]
 
@@ -25,6 +29,9 @@ class SlotMultimap(Stored):
 
     A key is kept once, however many rows it has. Of 1e6 rows, also if half of them are under one key, 1,000 keys are
     probed in 2 ms and 1,000 rows appended in 1; a join with all rows takes 7.
+
+    Who asks for rows `under` keys is content with a few too many. From then on rows that come are `Young` first, and
+    found by their key, and counted as stored by slot, when they have stayed for a while.
     """
 
     def __init__(self, name: str, spec: MultimapSpec) -> None:
@@ -34,6 +41,7 @@ class SlotMultimap(Stored):
             raise PlanError(f"{self._what} needs a key: one column or more")
         if missing := [name for name in spec.order if name not in spec.values]:
             raise PlanError(f"{self._what} is in the order of {missing}, not among its values {spec.values.names()}")
+        self._looks = False  # whether new rows are looked through before they are found by key
         self.clear()
 
     @property
@@ -43,24 +51,42 @@ class SlotMultimap(Stored):
     def clear(self) -> None:
         super().clear()
         self._keys, self._owners, self._lists = Keys(self.spec.key), Numbers(), Lists()
+        self._keys.resize(1)  # owner 0 stands for that of slots in no list
+        self._young = Young(self.spec)
         self._arrivals = 0
 
     # -------------------------------------------------------------------------------- the promise
     def append(self, rows: pl.DataFrame) -> None:
         """As `Multimap.append`."""
-        columns = self._accept(rows, self._schema).get_columns()
+        accepted = self._accept(rows, self._schema)
         if not rows.height:
             return
-        keys, values = columns[: len(self.spec.key)], columns[len(self.spec.key) :]
-        arrivals = pl.int_range(self._arrivals, self._arrivals + rows.height, eager=True)
+        arrivals = pl.Series(_ARRIVAL, np.arange(self._arrivals, self._arrivals + rows.height))
         self._arrivals += rows.height
-        slots = self._allocate(rows.height)
-        self._list(keys, slots)
-        self._write(slots, [*values, arrivals])
+        slots = self._slots.take(rows.height)
+        self._make_room()
+        columns = [*accepted.get_columns(), arrivals]
+        if not self._looks:
+            self._index(slots, columns, durable=False)
+            return
+        self._grow_up(self._young.older())
+        self._young.add(pl.DataFrame([pl.Series(SLOT, slots.astype(np.uint32)), *columns]))
+
+    def _index(self, slots: Slots, columns: list[pl.Series], *, durable: bool) -> None:
+        """Let rows be found by their keys; of those that are durable a commit has nothing to write."""
+        self._live[slots] = True
+        self._rows += len(slots)
+        self._list(columns[: len(self.spec.key)], slots)
+        self._write(slots, columns[len(self.spec.key) :], durable=durable)
         self._schedule(slots)
+
+    def _grow_up(self, came: Sequence[Arrived]) -> None:
+        for each in came:
+            self._index(each.slots, each.rows.get_columns()[1:], durable=each.durable)
 
     def probe(self, keys: pl.DataFrame) -> pl.DataFrame:
         """As `Multimap.probe`."""
+        self._grow_up(self._young.all())
         owners = self._find(keys)
         here = np.flatnonzero(owners >= 0)
         asked, slots = self._lists.of(owners[here])
@@ -72,16 +98,70 @@ class SlotMultimap(Stored):
             values, asked = values[order], asked[order.to_numpy()]
         return keys[places(asked)].hstack(values.get_columns())
 
+    def under(self, keys: pl.DataFrame) -> pl.DataFrame:
+        """As `Multimap.under`."""
+        keys = self._accept(keys, self.spec.key)
+        if not keys.height:
+            return pl.DataFrame(schema=self._schema)
+        self._looks = self._young.takes
+        self._grow_up(self._young.older())
+        found = [each.select(self._schema.names()) for each in self._young.near(keys)]
+        if self._rows:
+            owners = distinct(self._find(keys))
+            _, slots = self._lists.of(owners[owners >= 0])
+            found.append(self._frame(slots))
+        return pl.concat(found) if found else pl.DataFrame(schema=self._schema)
+
+    def expire(self, watermark: int) -> pl.DataFrame:
+        """As `Multimap.expire`."""
+        rows = super().expire(watermark)
+        due = self._young.expire(self.watermark)
+        for each in due:
+            self._slots.give_back(each[SLOT].cast(pl.Int64).to_numpy())
+        return pl.concat([rows, *(each.select(rows.columns) for each in due)]) if due else rows
+
     def remove(self, keys: pl.DataFrame) -> None:
         """As `Multimap.remove`."""
         owners = self._find(keys)
         _, slots = self._lists.of(distinct(owners[owners >= 0]))
         self._touched.append(slots)
         self._release(slots)
+        for each in self._young.remove(self._accept(keys, self.spec.key)):
+            if each.durable:
+                self._touched.append(each.slots)
+            self._slots.give_back(each.slots)
+
+    def scan(self) -> pl.DataFrame:
+        """Every row."""
+        return pl.concat([super().scan(), *(each.rows.select(self._schema.names()) for each in self._young)])
+
+    def __len__(self) -> int:
+        return super().__len__() + len(self._young)
 
     @property
     def nbytes(self) -> int:
-        return super().nbytes + self._keys.nbytes + self._lists.nbytes
+        return super().nbytes + self._keys.nbytes + self._lists.nbytes + self._young.nbytes
+
+    # ----------------------------------------------------------------------------- for durability
+    def changes(self) -> pl.DataFrame | None:
+        """As `Stored.changes`."""
+        rows, came = super().changes(), [each.rows for each in self._young if not each.durable]
+        if not came:
+            return rows
+        new = pl.concat(came).with_columns(pl.lit(value=True).alias(LIVE)).select(SLOT, LIVE, *self._columns)
+        if rows is None:
+            return new
+        return pl.concat([rows.filter(~rows[SLOT].is_in(new[SLOT])), new])  # one that went may have left its slot
+
+    def settle(self, version: int) -> None:
+        """As `Stored.settle`."""
+        super().settle(version)
+        for each in self._young:
+            each.durable = True
+
+    def part(self, low: int, high: int) -> Part:
+        """As `Stored.part`."""
+        return replace(super().part(low, high), young=tuple(each.rows.clone() for each in self._young))
 
     # ------------------------------------------------------------------------- its keys and slots
     def _find(self, keys: pl.DataFrame) -> Slots:

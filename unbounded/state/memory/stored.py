@@ -36,12 +36,16 @@ class Part:
     live: Mask
     keys: Rows
     values: Rows
+    young: tuple[pl.DataFrame, ...] = ()
+    """Rows beside those by slot, with SLOT; also of other slots."""
 
     def frame(self) -> pl.DataFrame:
         """The rows that were there, with SLOT."""
         slots = np.flatnonzero(self.live)
         place = pl.Series((slots + self.low).astype(np.uint32))
-        return frame_of([SLOT, *self.names], [place, *self.keys.take(slots), *self.values.take(slots)])
+        rows = frame_of([SLOT, *self.names], [place, *self.keys.take(slots), *self.values.take(slots)])
+        here = pl.col(SLOT).is_between(self.low, self.low + len(self.live) - 1)
+        return pl.concat([rows, *(each.filter(here).select(rows.columns) for each in self.young)])
 
 
 class Stored(ABC):
@@ -240,10 +244,13 @@ class Stored(ABC):
         self._rows += count
         return slots
 
-    def _write(self, slots: Slots, values: Sequence[pl.Series], rows: Slots | None = None) -> None:
-        """Store the values of rows: of these rows, or of all."""
+    def _write(
+        self, slots: Slots, values: Sequence[pl.Series], rows: Slots | None = None, *, durable: bool = False
+    ) -> None:
+        """Store the values of rows: of these rows, or of all; a commit writes them unless they are durable."""
         self._values.put(slots, values, rows)
-        self._touched.append(slots)
+        if not durable:
+            self._touched.append(slots)
         self._collect(len(slots))
 
     def _collect(self, rows: int) -> None:

@@ -6,6 +6,7 @@ A history is a list of operations. Each is done to a home and to plain lists of 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,7 @@ def operations(length: int = 14) -> st.SearchStrategy[list[Operation]]:
             st.tuples(st.just("remove"), some),
             st.tuples(st.just("lookup"), some),
             st.tuples(st.just("probe"), some),
+            st.tuples(st.just("under"), some),
             st.tuples(st.just("commit")),
             st.tuples(st.just("seal")),
             st.tuples(st.just("tidy")),
@@ -174,6 +176,11 @@ class History:
                 for name, many in self.listed.items():
                     keys = keys_at(many.keys, chosen).with_row_index("asked")
                     assert in_order(self.multimaps[name].probe(keys)) == in_order(many.probe(keys))
+            case "under", chosen:
+                for name, many in self.listed.items():
+                    found = self.multimaps[name].under(keys_at(many.keys, [*chosen, *chosen]))
+                    assert not Counter(content(many.under(keys_at(many.keys, chosen)))) - Counter(content(found))
+                    assert not Counter(content(found)) - Counter(content(many.rows))
             case ("commit",):
                 self.seal()
                 self.write()

@@ -260,6 +260,9 @@ class Many:
         found = keys.with_columns(_key=self._texts(keys)).join(here, on="_key", maintain_order="left_right")
         return found.drop("_key")
 
+    def under(self, keys: pl.DataFrame) -> pl.DataFrame:
+        return self.rows.filter(self._texts(self.rows).is_in(self._texts(keys).to_list()))
+
     def _texts(self, frame: pl.DataFrame) -> pl.Series:
         """The key of each row as text: no type of key can hide an error of the join that is the model."""
         return pl.Series(in_order(frame.select(self.spec.key.names())), dtype=pl.String)

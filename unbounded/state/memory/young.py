@@ -1,0 +1,124 @@
+"""Which rows came so lately that looking through them costs less than it costs to let them be found by their key?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import polars as pl
+
+from unbounded.state import MultimapSpec
+from unbounded.state.memory.expiry import NEVER
+from unbounded.state.memory.slots import Slots
+
+__all__ = ["Arrived", "Young"]
+
+_OLD = 8  # looks at rows that together cost half of what it costs to index them
+
+
+@dataclass
+class Arrived:
+    """Rows that were appended together, slots in front. Mutable: they leave, are looked at and become durable."""
+
+    rows: pl.DataFrame
+    soonest: int
+    durable: bool = False
+    looks: int = 0
+
+    @property
+    def slots(self) -> Slots:
+        """The slot of each row."""
+        return self.rows[:, 0].cast(pl.Int64).to_numpy()
+
+
+class Young:
+    """Rows in the frames in which they came, the oldest first: kept, expired and written for next to nothing.
+
+    Of a join on windows most rows go with the batch behind theirs. To index one and to forget it again takes as long as
+    to look at it twenty times, so rows are handed over to be indexed when they were looked at a few times. Columns that
+    are ordered say first which rows may be meant at all: mostly few, for what comes together is about one time.
+    """
+
+    def __init__(self, spec: MultimapSpec) -> None:
+        self._spec, self._key = spec, spec.key.names()
+        self._ordered = [name for name, dtype in spec.key.items() if dtype.is_integer() or dtype.is_temporal()]
+        self._came: list[Arrived] = []
+
+    @property
+    def takes(self) -> bool:
+        """Whether rows expire, are in no order of their own, and have keys that Polars compares as state does."""
+        plain = (pl.String, pl.Binary, pl.Boolean)
+        keys = self._spec.key.dtypes()
+        exact = all(dtype.is_integer() or dtype.is_temporal() or dtype in plain for dtype in keys)
+        return exact and self._spec.expiry is not None and not self._spec.order
+
+    def __len__(self) -> int:
+        return sum(each.rows.height for each in self._came)
+
+    def __iter__(self) -> Iterator[Arrived]:
+        return iter(self._came)
+
+    @property
+    def nbytes(self) -> int:
+        """An estimate of the bytes in memory."""
+        return sum(int(each.rows.estimated_size()) for each in self._came)
+
+    def add(self, rows: pl.DataFrame) -> None:
+        """Keep rows, with their slots in front."""
+        self._came.append(Arrived(rows, self._soonest(rows)))
+
+    def older(self) -> list[Arrived]:
+        """Let go of those that were looked at often enough; asking is a look, too."""
+        for each in self._came:
+            each.looks += 1
+        count = sum(each.looks > _OLD for each in self._came)  # the first ones: whoever came earlier was looked at more
+        gone, self._came = self._came[:count], self._came[count:]
+        return gone
+
+    def all(self) -> list[Arrived]:
+        """Let go of all of them."""
+        gone, self._came = self._came, []
+        return gone
+
+    def near(self, keys: pl.DataFrame) -> list[pl.DataFrame]:
+        """All rows of these keys, and others whose keys lie between them."""
+        bounds = [(name, keys[name].to_physical()) for name in self._ordered]
+        between = [
+            pl.col(name).to_physical().is_between(each.min(), each.max()).fill_null(value=True) for name, each in bounds
+        ]
+        frames = [each.rows for each in self._came]
+        return [pl.concat(frames).filter(between) if between else pl.concat(frames)] if frames else []
+
+    def expire(self, watermark: int) -> list[pl.DataFrame]:
+        """Let go of what is due."""
+        gone = []
+        for each in self._came:
+            if each.soonest <= watermark:
+                due = (self._expiries(each.rows) <= watermark).fill_null(value=False)
+                gone.append(each.rows.filter(due))
+                self._keep(each, each.rows.filter(~due))
+        self._came = [each for each in self._came if each.rows.height]
+        return gone
+
+    def remove(self, keys: pl.DataFrame) -> list[Arrived]:
+        """Let go of the rows of these keys."""
+        gone = []
+        for each in self._came:
+            rows = each.rows.join(keys, on=self._key, how="semi", nulls_equal=True)
+            if rows.height:
+                gone.append(Arrived(rows, each.soonest, each.durable))
+                stays = each.rows.join(keys, on=self._key, how="anti", nulls_equal=True, maintain_order="left")
+                self._keep(each, stays)
+        self._came = [each for each in self._came if each.rows.height]
+        return gone
+
+    def _keep(self, each: Arrived, rows: pl.DataFrame) -> None:
+        each.rows, each.soonest = rows, self._soonest(rows)
+
+    def _soonest(self, rows: pl.DataFrame) -> int:
+        soonest = self._expiries(rows).min()
+        return soonest if isinstance(soonest, int) else NEVER
+
+    def _expiries(self, rows: pl.DataFrame) -> pl.Series:
+        assert self._spec.expiry is not None, "what never expires is indexed"
+        return rows[self._spec.expiry]
