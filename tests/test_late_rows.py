@@ -19,6 +19,7 @@ from unbounded.query import MicroBatches
 from unbounded.sinks.files import FileSink
 from unbounded.state.memory.home import MemoryHome
 from unbounded.storage import LocalStorage
+from unbounded.testing.contracts.tables import content
 
 START = datetime(2026, 3, 1)
 SCHEMA: dict[str, Any] = {"k": pl.String, "x": pl.Int64, "t": pl.Datetime("us")}
@@ -99,7 +100,11 @@ class Query:
         return ub.read_sink(self._place / "out").collect()
 
     def late(self, operator: str) -> pl.DataFrame:
-        return pl.read_parquet(self._place / "late" / operator / "*.parquet")
+        return pl.read_parquet(self.late_folder / operator / "*.parquet")
+
+    @property
+    def late_folder(self) -> Path:
+        return self._place / "late"
 
     @property
     def files(self) -> list[str]:
@@ -246,3 +251,69 @@ def test_a_step_of_other_columns_has_a_folder_of_its_own(tmp_path: Path) -> None
     assert query.late("unique-1").columns == ["k", "x", "t", "_operator", "_watermark"]
     assert query.late("unique-1")["x"].sort().to_list() == [20, 220]  # and so none is late for the windows
     assert not (tmp_path / "late" / "aggregate-1").exists()
+
+
+def sides(frame: Any) -> tuple[Any, Any]:
+    """Rows of key a, and those of others without their key, each with the hour in which they are."""
+    rows = marked(frame).with_columns(hour=pl.col("t").dt.truncate("1h"))
+    return rows.filter(pl.col("k") == "a"), rows.filter(pl.col("k") != "a").drop("k")
+
+
+def joined(frame: Any, how: Any = "inner") -> Any:
+    ours, theirs = sides(frame)
+    return ours.join(theirs, on="hour", how=how)
+
+
+def test_each_side_of_a_join_has_a_folder_for_its_late_rows(tmp_path: Path) -> None:
+    query = Query(tmp_path, joined).batch(at(1, 90) + at(2, k="b")).batch(at(3) + at(4, 70, k="b")).batch(at(5))
+    hour = {"hour": START, "_operator": "join-1/left", "_watermark": datetime(2026, 3, 1, 1, 25, tzinfo=UTC)}
+    assert query.late("join-1/left").sort("x").to_dicts() == [{**row, **hour} for row in at(3, 5)]
+    assert query.late("join-1/right").columns == ["x", "t", "hour", "_operator", "_watermark"]
+    assert query.late("join-1/right")["x"].to_list() == [40]
+    assert query.dropped == 3
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    cuts=st.lists(
+        st.lists(st.tuples(st.integers(0, 60).map(lambda n: 5 * n), st.sampled_from("ab")), max_size=6),
+        min_size=1,
+        max_size=6,
+    ),
+    how=st.sampled_from(["inner", "left", "right", "full", "semi", "anti"]),
+    restarts=st.sets(st.integers(0, 5)),
+)
+def test_the_answer_of_a_join_is_that_of_the_rows_which_are_not_kept_as_late(
+    cuts: list[list[tuple[int, str]]], how: str, restarts: set[int], tmp_path_factory: Any
+) -> None:
+    query = Query(tmp_path_factory.mktemp("query"), lambda f: joined(f, how))
+    came = [
+        [row for i, (minute, k) in enumerate(cut) for row in at(minute + i / 10 + batch / 100, k=k)]
+        for batch, cut in enumerate(cuts)
+    ]
+    for i, cut in enumerate(came):
+        query.batch(cut)
+        if i in restarts:
+            query.restart()
+    query.end()
+    everything = pl.DataFrame([row for cut in came for row in cut], SCHEMA)
+    assert everything["t"].n_unique() == everything.height
+    late = [query.late(f"join-1/{path.name}").select("t") for path in (query.late_folder / "join-1").glob("*")]
+    gone = pl.concat([everything.select("t").clear(), *late])
+    assert gone.height == query.dropped
+    kept = everything.join(gone, on="t", how="anti")
+    assert kept.height == everything.height - gone.height
+    expected = evaluate(query.plan, {"memory": kept.lazy()}).collect()
+    assert content(query.answer().select(expected.columns)) == content(expected)
+
+
+@pytest.mark.parametrize("death", ["before", "behind"])
+def test_a_crash_neither_loses_nor_doubles_late_rows_of_a_join(death: str, tmp_path: Path) -> None:
+    query = Query(tmp_path, joined).batch(at(1, 90))
+    query.storage.dies = (death, 2)
+    with pytest.raises(Death):
+        query.batch(at(2, 91) + at(3, k="b"))
+    assert query.files == [f"late._unbounded/join-1/{side}/000000000002" for side in ("left", "right")]
+    query.restart().batch(at(4, k="b"))
+    assert query.late("join-1/left")["x"].to_list() == [20]
+    assert query.late("join-1/right")["x"].sort().to_list() == [30, 40]

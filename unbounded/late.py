@@ -18,8 +18,9 @@ import polars as pl
 
 from unbounded.checkpoint import Commit, Intent
 from unbounded.errors import PlanError
-from unbounded.operators import FINAL, Operator, TellsLate
+from unbounded.operators import FINAL, Operator
 from unbounded.operators.choosing import Joining
+from unbounded.operators.telling import tellers
 from unbounded.storage import Storage, is_local, local_path, open_storage, without_credentials
 from unbounded.windows import LABEL
 
@@ -31,7 +32,8 @@ _OWN: Final = (_OPERATOR, _WATERMARK, _WINDOW)
 
 
 class LateRows:
-    """A folder with a folder for each operator, of Parquet files with the rows that came too late for it.
+    """A folder with a folder for each operator, of Parquet files with the rows that came too late for it; with one for
+    each side of a join, as "join-1/left", for these have columns of their own.
 
     A row is as it came to the operator, with `_operator`, the `_watermark` it came behind, and in `_window` the label
     of the window for which it was late; it is there once for each of these. None keeps nothing. Mutable, to open its
@@ -41,7 +43,7 @@ class LateRows:
     def __init__(self, url: str | os.PathLike[str] | None) -> None:
         self._url = "" if url is None else os.fspath(url).rstrip("/")
         self._query = ""
-        self._operators: list[str] = []
+        self._tellers: list[str] = []
         self._swept = False
 
     @property
@@ -60,15 +62,17 @@ class LateRows:
                 f"{asked} keeps the rows that come too late, and no step of this query leaves rows out for that. "
                 'Declare a watermark, .pipe(ub.with_watermark, "time", "1h"), before what shall close, or leave it out'
             )
-        for one in judging:
-            if not isinstance(one, TellsLate):
-                raise PlanError(f"{asked} is not built yet for {one.id}, which counts late rows. Leave late= out")
-            if taken := sorted(set(_OWN) & one.late_schema.keys()):
+        for operator in judging:
+            if not tellers(operator):
+                raise PlanError(f"{asked} is not built yet for {operator.id}, which counts late rows. Leave late= out")
+        telling = [teller for operator in judging for teller in tellers(operator)]
+        for teller in telling:
+            if taken := sorted(set(_OWN) & teller.late_schema.keys()):
                 raise PlanError(
-                    f"{asked} adds the column {taken[0]!r} to late rows, and those that come to {one.id} have one. "
+                    f"{asked} adds the column {taken[0]!r} to late rows, and those that come to {teller.id} have one. "
                     "Rename it before"
                 )
-        self._operators = [one.id for one in judging]
+        self._tellers = [teller.id for teller in telling]
 
     def explain(self) -> list[str]:
         """A line that says where late rows are kept, if they are."""
@@ -76,17 +80,17 @@ class LateRows:
 
     def open(self, query: str, last: Commit | None) -> None:
         """Begin a run of the query with this id, whose last commit this is."""
-        self._query, self._swept = query[:8], not self._operators
+        self._query, self._swept = query[:8], not self._tellers
         self._show(last.late if last is not None else ())
 
     def stage(self, intent: Intent, attempt: str, late: Mapping[str, pl.DataFrame]) -> list[str]:
-        """Keep the late rows of a batch by operator, durably and out of sight; gives the names to publish."""
+        """Keep the late rows of a batch by who tells them, durably and out of sight; gives the names to publish."""
         names = []
-        for operator, rows in late.items():
+        for teller, rows in late.items():
             if rows.height:
                 content = io.BytesIO()
-                _told(rows, operator, intent.late).write_parquet(content)
-                names.append(f"{operator}/{self._query}-{intent.batch:012d}-{attempt}.parquet")
+                _told(rows, teller, intent.late).write_parquet(content)
+                names.append(f"{teller}/{self._query}-{intent.batch:012d}-{attempt}.parquet")
                 self._staged.put(names[-1], content.getvalue())
         return names
 
@@ -97,9 +101,9 @@ class LateRows:
         self._show(commit.late)
         if not self._swept:
             self._swept = True
-            for operator in self._operators:
-                mine = (name for name in self._staged.names(operator) if name.startswith(f"{self._query}-"))
-                orphans = [f"{operator}/{name}" for name in mine if int(name.split("-")[1]) <= commit.batch]
+            for teller in self._tellers:
+                mine = (name for name in self._staged.names(teller) if name.startswith(f"{self._query}-"))
+                orphans = [f"{teller}/{name}" for name in mine if int(name.split("-")[1]) <= commit.batch]
                 self._staged.remove(orphans)
 
     def _show(self, names: Sequence[str]) -> None:

@@ -131,9 +131,10 @@ class Writable:
             batch that is run again after a crash with what is there then. A frame of `ub.read_sink` stays as it was.
 
         late: a folder for the rows that came too late, which are counted in any case, and are lost without it: Parquet
-            files in a folder for each step that found some late, `late/aggregate-1/*.parquet`. A row is as it came to
-            that step, with `_operator`, the `_watermark` it came behind, and the label of the `_window` for which it
-            was late; once for each of these. Exactly once, whatever the sink is.
+            files in a folder for each step that found some late, `late/aggregate-1/*.parquet`, and of a join for each
+            side, `late/join-1/left/*.parquet`. A row is as it came to that step, with `_operator`, the `_watermark` it
+            came behind, and the label of the `_window` for which it was late; once for each of these. Exactly once,
+            whatever the sink is.
 
         Raises PlanError with all reasons if the plan cannot be kept in this mode, CheckpointError if the
         checkpoint does not fit, and, if it waits, the query's own error.

@@ -143,9 +143,10 @@ class Operator(Remembers, Protocol):
 
 @runtime_checkable
 class TellsLate(Protocol):
-    """An operator that leaves out late rows, and can say which."""
+    """An operator, or one side of it, that leaves out late rows, and can say which."""
 
     id: str
+    """Of the operator, and of the side behind a slash."""
 
     @property
     def late_schema(self) -> pl.Schema:

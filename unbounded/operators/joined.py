@@ -8,7 +8,7 @@ say how far apart these may be.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ import polars as pl
 
 from unbounded.durations import shortest
 from unbounded.expressions import canonical, columns_of, passes
-from unbounded.operators import FINAL, Batch, Change, Tables, at_least_milliseconds, closing_instant
+from unbounded.operators import FINAL, Batch, Change, Tables, TellsLate, at_least_milliseconds, closing_instant
 from unbounded.operators.answer import Answer
 from unbounded.operators.buckets import BUCKET, Buckets, buckets_of
 from unbounded.pairs import Reach, Side, StreamJoin
@@ -42,7 +42,7 @@ class StreamJoinOperator:
 
     def __init__(self, id: str, node: StreamJoin) -> None:
         self.id, self._node, self._buckets = id, node, buckets_of(node)
-        self._buffers = {side: _Buffer(node, side, self._buckets) for side in _SIDES}
+        self._buffers = {side: _Buffer(f"{id}/{side}", node, side, self._buckets) for side in _SIDES}
 
     @property
     def evicts(self) -> bool:
@@ -66,6 +66,11 @@ class StreamJoinOperator:
             side: {name: str(dtype) for name, dtype in one.stored.items()} for side, one in self._buffers.items()
         }
         return {"kind": "join", "how": node.how, "keys": keys, "conditions": conditions, "columns": columns}
+
+    @property
+    def sides(self) -> Sequence[TellsLate]:
+        """Left and right, each of which can say which of its rows are late."""
+        return tuple(self._buffers.values())
 
     # One batch ------------------------------------------------------------------------------------
     def prepare_sides(self, left: pl.LazyFrame, right: pl.LazyFrame, batch: Batch) -> list[pl.LazyFrame]:
@@ -180,8 +185,8 @@ class _Taken:
 class _Buffer:
     """What is kept of one side. Frames have its columns by their names in a pair; a table has the user's own."""
 
-    def __init__(self, node: StreamJoin, side: Side, buckets: Buckets | None) -> None:
-        self._node, self._side, self._kept, self._buckets = node, side, node.kept(side), buckets
+    def __init__(self, id: str, node: StreamJoin, side: Side, buckets: Buckets | None) -> None:
+        self.id, self._node, self._side, self._kept, self._buckets = id, node, side, node.kept(side), buckets
         self._keys = [*node.named_keys, *([BUCKET] if buckets is not None else [])]
         self.leaves = side == "left" and node.how in ("semi", "anti")
         """Whether a row that found a partner needs no other."""
@@ -218,12 +223,30 @@ class _Buffer:
         if kept.reaches:
             instants = [_instant(one, self._schema[one.within.earlier]) for one in kept.reaches]
             beside.append(pl.min_horizontal(instants).fill_null(_AT_THE_END).alias(_EXPIRY))
-        if kept.judged and batch.late is not None:
-            late = closing_instant(kept.judged, self._schema) <= batch.late
-            beside.append(late.fill_null(value=False).alias(_LATE))
+        if (late := self._late_in(batch)) is not None:
+            beside.append(late.alias(_LATE))
         if self._buckets is not None:
             beside += self._buckets.columns(self._side, self._schema[self._buckets.times[self._side]])
         return node.ready(rows, self._side).with_columns(beside)
+
+    def _late_in(self, batch: Batch) -> pl.Expr | None:
+        """Whether a row that is ready came too late; None if none can."""
+        if not self._kept.judged or batch.late is None:
+            return None
+        return (closing_instant(self._kept.judged, self._schema) <= batch.late).fill_null(value=False)
+
+    @property
+    def late_schema(self) -> pl.Schema:
+        """As `TellsLate.late_schema`."""
+        return pl.Schema((self._node.left if self._side == "left" else self._node.right).schema)
+
+    def late_rows(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame | None:
+        """As `TellsLate.late_rows`."""
+        late = self._late_in(batch)
+        if late is None:
+            return None
+        pair = self._node.renamed if self._side == "right" else {name: name for name in self.late_schema}
+        return self._node.ready(rows, self._side).filter(late).select(pl.col(pair[own]).alias(own) for own in pair)
 
     def taken(self, rows: pl.DataFrame) -> _Taken:
         """Prepared rows, without those that are late."""

@@ -8,10 +8,11 @@ import polars as pl
 
 from unbounded.lineage import clocks, passing
 from unbounded.operators import Batch, TellsLate
+from unbounded.operators.joined import StreamJoinOperator
 from unbounded.plan import Aggregate, Node, Scan, Step, Watermark
 from unbounded.windows import Window
 
-__all__ = ["carries", "counts", "late_of"]
+__all__ = ["carries", "counts", "late_of", "tellers"]
 
 
 def counts(node: Aggregate) -> Scan | None:
@@ -50,9 +51,20 @@ def carries(node: Aggregate) -> tuple[Watermark, str] | None:
     return None if gaps or column not in clocks(node.input) else (below, column)
 
 
+def tellers(operator: object) -> Sequence[TellsLate]:
+    """Who can say which rows came too late for an operator, by its inputs: of a join each side for its own."""
+    if isinstance(operator, StreamJoinOperator):
+        return operator.sides
+    return [operator] if isinstance(operator, TellsLate) else []
+
+
 def late_of(taken: Iterable[tuple[object, Sequence[pl.LazyFrame]]], batch: Batch) -> dict[str, pl.LazyFrame]:
-    """Of the rows that operators take those that came too late, by operator; of those that can say."""
+    """Of the rows that operators take those that came too late, by who tells them; of those that can say."""
     if batch.late is None:
         return {}
-    asked = {one.id: one.late_rows(given[0], batch) for one, given in taken if isinstance(one, TellsLate)}
+    asked = {
+        one.id: one.late_rows(rows, batch)
+        for operator, given in taken
+        for one, rows in zip(tellers(operator), given, strict=False)
+    }
     return {id: rows for id, rows in asked.items() if rows is not None}
