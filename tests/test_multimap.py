@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from unbounded.errors import CheckpointError, PlanError
-from unbounded.state import MultimapSpec, TableSpec
+from unbounded.state import Multimap, MultimapSpec, TableSpec
 from unbounded.state.memory.home import MemoryHome
 from unbounded.state.memory.lists import Lists
 from unbounded.state.memory.multimap import SlotMultimap
@@ -171,6 +171,31 @@ def test_a_part_of_a_multimap_is_not_reached_by_what_comes_later() -> None:
     multimap.append(rows([7, 8, 9, 7, 7]))
     assert content(part.frame().select("k", "n", "until")) == before
     assert part.frame()[SLOT].to_list() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("lasts", [1, 3, 40])
+def test_what_is_looked_through_is_durable_as_what_is_found_by_key(lasts: int, tmp_path: Path) -> None:
+    """In a base of small segments, and with slots that are used again within a batch."""
+
+    def opened() -> tuple[MemoryHome, Multimap]:
+        home = MemoryHome(LocalStorage(str(tmp_path)), fan=4, segment=16)
+        return home, home.multimap("many", SPEC)
+
+    home, multimap = opened()
+    home.restore(None)
+    for step in range(30):
+        came = rows(range(7 * step, 7 * step + 9), until=step + lasts)
+        multimap.under(came.select("k"))
+        multimap.append(came)
+        multimap.remove(came.select("k").head(2 + step % 3))
+        multimap.append(came.head(1 + step % 4))
+        multimap.expire(step)
+        ref = home.commit(step, "attempt")
+        home.tidy(step)
+        again, restored = opened()
+        again.restore(ref)
+        assert content(restored.scan()) == content(multimap.scan())
+        assert restored.expire(step + lasts - 1).height == sum(u <= step + lasts - 1 for u in multimap.scan()["until"])
 
 
 # ---------------------------------------------------------------------------------------- refused
