@@ -109,7 +109,8 @@ class StreamJoinOperator:
             gone = buffer.expired(table, batch)
             updated, evicted = updated + stays.height, evicted + gone.height
             if buffer.shows_alone:
-                alone += [self._node.alone(one.lazy(), side) for one in buffer.unmatched(taken[side].alone, goes, gone)]
+                there = buffer.unmatched(taken[side].alone, goes, buffer.loaded(gone))
+                alone += [self._node.alone(one.lazy(), side) for one in there]
         parts = [*self._shown(pairs, met["left"], matched), *alone]
         return Change(
             rows=pl.concat([part.select(self._node.answer) for part in parts]),
@@ -275,8 +276,10 @@ class _Buffer:
         """What is kept under the keys of rows of the other side, each row once; other rows may come with it."""
         if self._buckets is not None:
             others = self._buckets.spread(others.lazy()).collect(engine="in-memory")
-        keys = others.select(self._keys).drop_nulls(self._node.never_null)
-        return self._from_store(table.under(keys.rename(self._stored_keys)))
+        keys = pl.DataFrame([others[key].alias(own) for key, own in self._stored_keys.items()])
+        if any(others[key].has_nulls() for key in self._node.never_null):
+            keys = keys.drop_nulls([self._stored_keys[key] for key in self._node.never_null])
+        return self.loaded(table.under(keys))
 
     def mark(self, known: pl.DataFrame, matched: pl.Series, table: Multimap) -> None:
         """Note which kept rows found their first partner; `known` are all that there are under some keys."""
@@ -296,10 +299,10 @@ class _Buffer:
         return rows.with_columns(pl.col(_MATCHED) | matched)
 
     def expired(self, table: Multimap, batch: Batch) -> pl.DataFrame:
-        """The rows that are not kept any longer."""
+        """The rows that are not kept any longer, as they were stored."""
         if not self._kept.reaches or batch.watermark is None:
-            return pl.DataFrame(schema=self._loaded)
-        return self._from_store(table.expire(batch.watermark))
+            return pl.DataFrame(schema={**self.spec.key, **self.spec.values})
+        return table.expire(batch.watermark)
 
     def unmatched(self, *rows: pl.DataFrame) -> list[pl.DataFrame]:
         """Those without a partner."""
@@ -312,14 +315,11 @@ class _Buffer:
         values = {own: rows[name] for name, own in self._columns.items() if name not in self._key_of}
         return pl.DataFrame({**keys, **values, **{name: rows[name] for name in self._own}})
 
-    def _from_store(self, rows: pl.DataFrame) -> pl.DataFrame:
+    def loaded(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Stored rows, as frames have them."""
         keys = {key: rows[own] for key, own in self._stored_keys.items()}
         columns = {name: rows[own] for name, own in self._columns.items()}
         return pl.DataFrame({**keys, **columns, **{name: rows[name] for name in self._own}})
-
-    @property
-    def _loaded(self) -> pl.Schema:
-        return pl.Schema({**{name: self._schema[name] for name in (*self._keys, *self._columns)}, **self._own})
 
     # For people -----------------------------------------------------------------------------------
     def explain(self) -> str:

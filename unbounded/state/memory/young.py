@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import polars as pl
 
@@ -16,12 +17,17 @@ __all__ = ["Arrived", "Young"]
 _OLD = 8  # looks at rows that together cost half of what it costs to index them
 
 
+_Bounds: TypeAlias = tuple[Any, Any] | None
+
+
 @dataclass
 class Arrived:
     """Rows that were appended together, slots in front. Mutable: they leave, are looked at and become durable."""
 
     rows: pl.DataFrame
     soonest: int
+    bounds: tuple[_Bounds, ...]
+    """Of each ordered key column the least and the greatest value; None where a key is null."""
     durable: bool = False
     looks: int = 0
 
@@ -65,7 +71,7 @@ class Young:
 
     def add(self, rows: pl.DataFrame) -> None:
         """Keep rows, with their slots in front."""
-        self._came.append(Arrived(rows, self._soonest(rows)))
+        self._came.append(Arrived(rows, self._soonest(rows), tuple(map(_bounds, self._physical(rows)))))
 
     def older(self) -> list[Arrived]:
         """Let go of those that were looked at often enough; asking is a look, too."""
@@ -82,21 +88,28 @@ class Young:
 
     def near(self, keys: pl.DataFrame) -> list[pl.DataFrame]:
         """All rows of these keys, and others whose keys lie between them."""
-        bounds = [(name, keys[name].to_physical()) for name in self._ordered]
-        between = [
-            pl.col(name).to_physical().is_between(each.min(), each.max()).fill_null(value=True) for name, each in bounds
-        ]
-        frames = [each.rows for each in self._came]
-        return [pl.concat(frames).filter(between) if between else pl.concat(frames)] if frames else []
+        bounds = [(least, most) for each in self._physical(keys) for least, most in [(each.min(), each.max())]]
+        frames = [each.rows for each in self._came if all(map(_meet, each.bounds, bounds))]
+        if not frames or not bounds:
+            return frames
+        between = (
+            pl.col(name).to_physical().is_between(*pair).fill_null(value=True)
+            for name, pair in zip(self._ordered, bounds, strict=True)
+        )
+        return [pl.concat(frames).filter(*between)]
+
+    def _physical(self, rows: pl.DataFrame) -> Iterator[pl.Series]:
+        return (rows[name].to_physical() for name in self._ordered)
 
     def expire(self, watermark: int) -> list[pl.DataFrame]:
         """Let go of what is due."""
         gone = []
         for each in self._came:
             if each.soonest <= watermark:
-                due = (self._expiries(each.rows) <= watermark).fill_null(value=False)
-                gone.append(each.rows.filter(due))
-                self._keep(each, each.rows.filter(~due))
+                due = self._expiries(each.rows) <= watermark
+                due = due.fill_null(value=False) if due.has_nulls() else due
+                gone.append(each.rows if due.all() else each.rows.filter(due))
+                self._keep(each, each.rows.clear() if due.all() else each.rows.filter(~due))
         self._came = [each for each in self._came if each.rows.height]
         return gone
 
@@ -106,7 +119,7 @@ class Young:
         for each in self._came:
             rows = each.rows.join(keys, on=self._key, how="semi", nulls_equal=True)
             if rows.height:
-                gone.append(Arrived(rows, each.soonest, each.durable))
+                gone.append(replace(each, rows=rows))
                 stays = each.rows.join(keys, on=self._key, how="anti", nulls_equal=True, maintain_order="left")
                 self._keep(each, stays)
         self._came = [each for each in self._came if each.rows.height]
@@ -122,3 +135,14 @@ class Young:
     def _expiries(self, rows: pl.DataFrame) -> pl.Series:
         assert self._spec.expiry is not None, "what never expires is indexed"
         return rows[self._spec.expiry]
+
+
+def _bounds(values: pl.Series) -> _Bounds:
+    return None if values.has_nulls() else (values.min(), values.max())
+
+
+def _meet(one: _Bounds, other: tuple[Any, Any]) -> bool:
+    """Whether a value can lie in both; of keys that are all null, only a null."""
+    if one is None:
+        return True
+    return None not in other and bool(one[0] <= other[1] and other[0] <= one[1])
