@@ -123,6 +123,23 @@ def test_times_may_be_of_any_type(dtype: pl.DataType, every: int, tolerance: str
     assert_unified(pipeline, *(one.cast({"t": dtype}) for one in tables), runs=2, output_mode="append")
 
 
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("by", [None, "k", ["k", "f"]])
+@pytest.mark.parametrize("tolerance", [None, "7s", timedelta(seconds=7), "7 seconds"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_row_finds_the_nearest_of_a_bounded_frame(strategy: Any, tolerance: Any, by: Any, *, exact: bool) -> None:
+    table = drawn_table(40).sort("t", maintain_order=True)
+
+    def pipeline(frame: Any) -> Any:
+        bounded = isinstance(frame, pl.LazyFrame)
+        length = timedelta(seconds=7) if bounded and tolerance else tolerance  # Polars knows no "seconds"
+        frame = frame.sort("t", maintain_order=True) if bounded else frame
+        options = {"strategy": strategy, "tolerance": length, "allow_exact_matches": exact, "check_sortedness": False}
+        return frame.join_asof(table.lazy(), on="t", by=by, **options)
+
+    assert_unified(pipeline, drawn_table(41), runs=1)
+
+
 # ------------------------------------------------------------------------------- chained operators
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_windows_behind_it_close_when_its_rows_are_final(strategy: str) -> None:

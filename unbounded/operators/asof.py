@@ -25,7 +25,7 @@ from unbounded.state import Multimap, MultimapSpec, Table, TableSpec
 __all__ = ["AsofJoinOperator"]
 
 _LATE: Final = "__late__"
-_ALL: Final = "__key_all__"  # the key where there is none
+_ONE: Final[Mapping[str, pl.DataType]] = {"__key_one__": pl.Int8()}  # the key where there is none
 _UNTIL: Final = "__until__"
 _AT_THE_END: Final = FINAL - 1  # when a row comes out for which the watermark alone never says so
 _SIDES: Final[tuple[Side, Side]] = ("left", "right")
@@ -39,16 +39,15 @@ class AsofJoinOperator:
 
     def __init__(self, id: str, node: AsofJoin) -> None:
         self.id, self._node = id, node
-        self._clocks = dict.fromkeys(node.clock(side) for side in _SIDES)
-        self._waiting = {side: Waiting(node.of(side).schema) for side in _SIDES}
-        self._keys = node.key_schema or {_ALL: pl.Int8()}
+        self.sides = tuple(_Side(id, node, side) for side in _SIDES)
+        self._keys = node.key_schema or _ONE
         self._looks_back = node.strategy != "forward"
         expiry = {DUE: pl.Int64()} if node.tolerance is not None else {}
         values = {**{name: node.right.schema[name] for name in node.payload}, **expiry}
         merge = tuple(pl.col(name).last() for name in values)
         self._last = TableSpec(pl.Schema(self._keys), pl.Schema(values), merge, next(iter(expiry), None))
         # A key that is a column of the left as it stands is stored once. Of floats both zeros are one key.
-        ours = [ours for ours, _ in node.by] or [_ALL]
+        ours = [ours for ours, _ in node.by] or [*_ONE]
         stored = zip(self._keys.items(), ours, strict=True)
         self._open_keys = {key: key if dtype.is_float() else own for (key, dtype), own in stored}
         nearest = {**node.schema, FOUND: node.dtype} if node.strategy == "nearest" else node.left.schema
@@ -59,7 +58,7 @@ class AsofJoinOperator:
         self._open = MultimapSpec(pl.Schema(keys), pl.Schema(values), expiry=DUE)
 
     def tables(self) -> Mapping[str, TableSpec | MultimapSpec]:
-        found: dict[str, TableSpec | MultimapSpec] = {side: one.spec for side, one in self._waiting.items()}
+        found: dict[str, TableSpec | MultimapSpec] = {one.side: one.spec for one in self.sides}
         if self._looks_back:
             found["last"] = self._last
         if self._node.waits:
@@ -86,24 +85,13 @@ class AsofJoinOperator:
     # One batch ------------------------------------------------------------------------------------
     def prepare_sides(self, left: pl.LazyFrame, right: pl.LazyFrame, batch: Batch) -> list[pl.LazyFrame]:
         """What to collect of the rows of both sides."""
-        return [self._prepared(rows, side, batch) for rows, side in zip((left, right), _SIDES, strict=True)]
-
-    def _prepared(self, rows: pl.LazyFrame, side: Side, batch: Batch) -> pl.LazyFrame:
-        time, late = self._node.time(side), pl.lit(value=False)
-        if batch.late is not None:
-            late = closing_instant({time: self._node.clock(side)}, self._node.of(side).schema) <= batch.late
-        return rows.with_columns(self._due(time).alias(DUE), late.fill_null(value=False).alias(_LATE))
-
-    def _due(self, time: str) -> pl.Expr:
-        """When both sides have come as far as a time, in epoch ms."""
-        schema = {time: self._node.dtype}
-        return pl.max_horizontal(closing_instant({time: clock}, schema) for clock in self._clocks)
+        return [side.prepared(rows, batch) for side, rows in zip(self.sides, (left, right), strict=True)]
 
     def step_sides(self, left: pl.DataFrame, right: pl.DataFrame, tables: Tables, batch: Batch) -> Change:
         """Take the prepared rows of one batch into the tables."""
-        taken = {side: self._taken(rows, side) for side, rows in zip(_SIDES, (left, right), strict=True)}
-        ours, theirs = (self._reached(side, taken[side].rows, tables[side], batch) for side in _SIDES)
-        found = [taken["left"].alone]
+        taken = [side.taken(rows) for side, rows in zip(self.sides, (left, right), strict=True)]
+        ours, theirs = (side.reached(one.rows, tables, batch) for side, one in zip(self.sides, taken, strict=True))
+        found = [taken[0].alone]
         evicted = ours.height + theirs.height
         if self._node.waits and batch.watermark is not None:
             closed = self._closed(theirs, tables.multimaps["open"], batch.watermark)
@@ -119,32 +107,11 @@ class AsofJoinOperator:
         return Change(
             rows=pl.concat([shown, *found], how="diagonal").lazy().select(*self._node.schema),
             taken=left.height + right.height,
-            updated=sum(one.rows.height for one in taken.values()),
+            updated=sum(one.rows.height for one in taken),
             evicted=evicted,
-            late=sum(one.late for one in taken.values()),
-            without_time=sum(one.without_time for one in taken.values()),
+            late=sum(one.late for one in taken),
+            without_time=sum(one.without_time for one in taken),
         )
-
-    def _taken(self, rows: pl.DataFrame, side: Side) -> _Taken:
-        """Prepared rows, without those that are late."""
-        late = int(rows[_LATE].sum())
-        if late:
-            rows = rows.filter(~rows[_LATE])
-        rows = rows.drop(_LATE)
-        time, keys = self._node.time(side), [pair[side == "right"] for pair in self._node.by]
-        without_time = rows[time].null_count()
-        if not without_time and not any(rows[key].null_count() for key in keys):
-            return _Taken(rows, rows.drop(DUE).clear(), late, 0)
-        able = pl.all_horizontal(pl.col(name).is_not_null() for name in {time, *keys})
-        return _Taken(rows.filter(able), rows.filter(~able).drop(DUE), late, without_time)
-
-    def _reached(self, side: Side, rows: pl.DataFrame, table: Table, batch: Batch) -> pl.DataFrame:
-        """The rows of a side that the watermark reaches now, in order of time and of arrival, with their keys."""
-        due = self._waiting[side].due(rows, table, batch).sort(self._node.time(side), ROW)
-        keys = self._node.keys(side) or [pl.lit(0, pl.Int8).alias(_ALL)]
-        if side == "left":
-            return due.select(*keys, *self._node.left.schema)
-        return due.select(*keys, *self._node.payload)
 
     def _nearest(self, left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
         """Rows of the left, in order of time as they are, with what they find among these, and its time."""
@@ -183,7 +150,7 @@ class AsofJoinOperator:
 
     def _with_due(self, rows: pl.DataFrame, ticks: pl.Expr) -> pl.DataFrame:
         until = rows.lazy().with_columns(ticks.cast(self._node.dtype).alias(_UNTIL))
-        due = self._due(_UNTIL).fill_null(_AT_THE_END).alias(DUE)
+        due = _due(self._node, _UNTIL).fill_null(_AT_THE_END).alias(DUE)
         return until.with_columns(due).drop(_UNTIL).collect(engine="in-memory")
 
     def _closed(self, theirs: pl.DataFrame, table: Multimap, watermark: int) -> list[pl.DataFrame]:
@@ -257,3 +224,49 @@ class _Taken:
     alone: pl.DataFrame
     late: int
     without_time: int
+
+
+class _Side:
+    """One of the two inputs, whose rows wait until the watermark has reached their times on both."""
+
+    def __init__(self, operator: str, node: AsofJoin, side: Side) -> None:
+        self.id, self.side = f"{operator}/{side}", side
+        self.late_schema = node.of(side).schema
+        self._time, self._due = node.time(side), _due(node, node.time(side))
+        self._closes = closing_instant({self._time: node.clock(side)}, self.late_schema)
+        self._never_null = list(dict.fromkeys([self._time, *(pair[side == "right"] for pair in node.by)]))
+        keys = node.keys(side) or [pl.lit(0, dtype).alias(name) for name, dtype in _ONE.items()]
+        self._ready = [*keys, *(map(pl.col, node.left.schema if side == "left" else node.payload))]
+        self._waiting = Waiting(self.late_schema)
+        self.spec = self._waiting.spec
+
+    def late_rows(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame:
+        """Those that came too late."""
+        return rows.filter(self._closes <= batch.late)
+
+    def prepared(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame:
+        """The rows with the instant that they wait for, and whether they count."""
+        late = pl.lit(value=False) if batch.late is None else (self._closes <= batch.late).fill_null(value=False)
+        return rows.with_columns(self._due.alias(DUE), late.alias(_LATE))
+
+    def taken(self, rows: pl.DataFrame) -> _Taken:
+        """Prepared rows, without those that are late."""
+        late = int(rows[_LATE].sum())
+        if late:
+            rows = rows.filter(~rows[_LATE])
+        rows = rows.drop(_LATE)
+        nulls = [rows[name].null_count() for name in self._never_null]
+        if not any(nulls):
+            return _Taken(rows, rows.drop(DUE).clear(), late, 0)
+        able = pl.all_horizontal(pl.col(name).is_not_null() for name in self._never_null)
+        return _Taken(rows.filter(able), rows.filter(~able).drop(DUE), late, nulls[0])
+
+    def reached(self, rows: pl.DataFrame, tables: Tables, batch: Batch) -> pl.DataFrame:
+        """The rows that the watermark reaches now, in order of time and of arrival, with their keys."""
+        return self._waiting.due(rows, tables[self.side], batch).sort(self._time, ROW).select(self._ready)
+
+
+def _due(node: AsofJoin, time: str) -> pl.Expr:
+    """When both sides have come as far as a time, in epoch ms."""
+    clocks = dict.fromkeys(node.clock(side) for side in _SIDES)
+    return pl.max_horizontal(closing_instant({time: clock}, {time: node.dtype}) for clock in clocks)
