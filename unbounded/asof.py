@@ -15,10 +15,10 @@ from unbounded.errors import PlanError, UnsupportedOperationError, nearest
 from unbounded.expressions import passes
 from unbounded.lineage import Clock, clocks
 from unbounded.pairs import Side
-from unbounded.plan import Node
+from unbounded.plan import Node, walk
 from unbounded.windows import NANOSECONDS_PER_TICK
 
-__all__ = ["FOUND", "AsofJoin", "asof_of", "length_of"]
+__all__ = ["FOUND", "AsofJoin", "asof_of", "ended", "length_of"]
 
 Strategy: TypeAlias = Literal["backward", "forward", "nearest"]
 
@@ -51,19 +51,21 @@ class AsofJoin(Node):
 
     # Rows -----------------------------------------------------------------------------------------
     def apply(self, *rows: pl.LazyFrame) -> pl.LazyFrame:
-        keys = list(self.key_schema)
-        left = rows[0].with_columns(self.keys("left")).sort(self.left_on, maintain_order=True)
-        right = rows[1].select(*self.keys("right"), *self.payload).sort(self.right_on, maintain_order=True)
-        return self.joined(left, right, (keys, keys)).drop(self.key_schema)
+        left, right = (
+            one.sort(time, maintain_order=True) for one, time in zip(rows, (self.left_on, self.right_on), strict=True)
+        )
+        return self.joined(left, right, [ours for ours, _ in self.by], [theirs for _, theirs in self.by])
 
-    def joined(self, left: pl.LazyFrame, right: pl.LazyFrame, by: tuple[Sequence[str], Sequence[str]]) -> pl.LazyFrame:
-        """Polars' answer for rows in the order of their times, which are equal in the columns `by` of each side."""
+    def joined(
+        self, left: pl.LazyFrame, right: pl.LazyFrame, by_left: Sequence[str], by_right: Sequence[str]
+    ) -> pl.LazyFrame:
+        """Polars' answer for rows in the order of their times, which are equal in these columns."""
         return left.join_asof(
             right,
             left_on=self.left_on,
             right_on=self.right_on,
-            by_left=by[0] or None,
-            by_right=by[1] or None,
+            by_left=by_left or None,
+            by_right=by_right or None,
             strategy=self.strategy,
             suffix=self.suffix,
             tolerance=None if self.tolerance is None else f"{self.tolerance}ns",
@@ -163,8 +165,7 @@ def asof_of(
         options["coalesce"],
     )
     # What Polars does not know, or cannot compare, it says itself, once it joins.
-    first, second = (pl.LazyFrame(schema=one.schema) for one in node.inputs)
-    node.joined(first, second, (ours, theirs)).collect()
+    node.apply(*(pl.LazyFrame(schema=one.schema) for one in (left, right))).collect()
     if node.left_on in ours or node.right_on in theirs:
         raise PlanError(
             f"join_asof(): by= are columns that are equal, and {node.left_on!r} = {node.right_on!r} are the times that "
@@ -198,7 +199,18 @@ def _refuse_untimed(node: AsofJoin) -> None:
     lines = " and to the ".join(f'{side} .pipe(ub.with_watermark, "{node.time(side)}", "10m")' for side in lacking)
     raise PlanError(
         f"join_asof() of two streams: a row finds its nearest one when no nearer one can come, and the time of the "
-        f"{which} has no watermark that says so. Add to the {lines} before it"
+        f"{which} has no watermark that says so. Add to the {lines} before it{ended(node)}"
+    )
+
+
+def ended(node: Node) -> str:
+    """A sentence, behind another one, that says where a join below a node has ended event time; nothing if none has."""
+    ends = next((one for one in walk(node) if isinstance(one, AsofJoin) and not one.is_bounded), None)
+    if ends is None:
+        return ""
+    return (
+        f". Behind join_asof(strategy={ends.strategy!r}) {ends.left_on!r} is no event time, since a row may wait there "
+        'for ever: say how far apart two times may be, e.g. tolerance="10m"'
     )
 
 

@@ -118,7 +118,7 @@ class AsofJoinOperator:
         noted = right.lazy().with_columns(pl.col(self._node.right_on).alias(FOUND))
         noted = noted.sort(self._node.right_on, maintain_order=True)
         keys = list(self._keys)
-        return self._node.joined(left.lazy(), noted, (keys, keys)).collect(engine="in-memory")
+        return self._node.joined(left.lazy(), noted, keys, keys).collect(engine="in-memory")
 
     # Behind ---------------------------------------------------------------------------------------
     def _before(self, ours: pl.DataFrame, table: Table) -> pl.DataFrame:

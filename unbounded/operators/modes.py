@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from unbounded.asof import AsofJoin
+from unbounded.asof import AsofJoin, ended
 from unbounded.connectors import Covers, Located, Mode, PutsAside, Sink
 from unbounded.errors import PlanError
 from unbounded.expressions import truncated
@@ -66,7 +66,7 @@ def reasons_against(plan: Node, mode: Mode) -> list[str]:
             'that ever came. Write with output_mode="append"'
         )
     if mode == "append":
-        reasons += [f"{reason}{_endless(node)}" for node in changing if (reason := _stays_open(node)) is not None]
+        reasons += [f"{reason}{ended(node)}" for node in changing if (reason := _stays_open(node)) is not None]
     if mode == "update":
         reasons += [reason for node in nodes if (reason := _of_versions(node)) is not None]
     reasons += [_needs_whole(node) for node in nodes if isinstance(node, Whole) and not is_whole(node.input, mode)]
@@ -214,17 +214,6 @@ def _stays_open(node: Aggregate | Keep) -> str | None:
         f"append mode emits a group once, when it can no longer change, and groups by {keys} never close. Group by a "
         'window of a watermarked column, e.g. .pipe(ub.with_watermark, "time", "10m").group_by_dynamic("time", '
         'every="5m", group_by=...), or write with output_mode="update"'
-    )
-
-
-def _endless(node: Node) -> str:
-    """Where a join below has ended event time, if one has."""
-    ends = next((one for one in walk(node) if isinstance(one, AsofJoin) and not one.is_bounded), None)
-    if ends is None:
-        return ""
-    return (
-        f". Behind join_asof(strategy={ends.strategy!r}) {ends.left_on!r} is no event time, since a row may wait there "
-        'for ever: say how far apart two times may be, e.g. tolerance="10m"'
     )
 
 
