@@ -62,9 +62,6 @@ class LateRows:
                 f"{asked} keeps the rows that come too late, and no step of this query leaves rows out for that. "
                 'Declare a watermark, .pipe(ub.with_watermark, "time", "1h"), before what shall close, or leave it out'
             )
-        for operator in judging:
-            if not tellers(operator):
-                raise PlanError(f"{asked} is not built yet for {operator.id}, which counts late rows. Leave late= out")
         telling = [teller for operator in judging for teller in tellers(operator)]
         for teller in telling:
             if taken := sorted(set(_OWN) & teller.late_schema.keys()):
