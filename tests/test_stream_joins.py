@@ -143,11 +143,12 @@ def test_pairs_may_be_grouped_in_every_mode() -> None:
 
 
 # ------------------------------------------------------------------------------- chained operators
+@pytest.mark.parametrize("join", [near, in_one_window, in_truncated_times])
 @pytest.mark.parametrize("how", ["inner", "left", "right", "full"])
 @pytest.mark.parametrize("time", ["t", "t_right"])
-def test_windows_behind_a_join_close_when_its_rows_are_final(how: str, time: str) -> None:
+def test_windows_behind_a_join_close_when_its_rows_are_final(join: Any, how: str, time: str) -> None:
     def pipeline(left: Any, right: Any) -> Any:
-        rows = near(how)(left, right).filter(pl.col(time).is_not_null())
+        rows = join(how)(left, right).filter(pl.col(time).is_not_null())
         return rows.group_by(pl.col(time).dt.truncate("30s")).agg(pl.len().alias("rows"), v.sum())
 
     assert_unified(pipeline, drawn_table(9), drawn_table(10), runs=3, output_mode="append")
@@ -335,7 +336,9 @@ def clocks_of(pipeline: Callable[..., Any]) -> dict[str, Clock]:
 
 def test_times_behind_a_join_run_as_far_behind_as_its_rows_wait() -> None:
     assert clocks_of(near("left")) == {"t": Clock(behind=30_000), "t_right": Clock(behind=15_000)}
-    assert clocks_of(in_one_window("inner")) == {"w": Clock("30s")}
+    beside = {"t": Clock(behind=30_000), "t_right": Clock(behind=30_000)}  # a time waits for the end of its window
+    assert clocks_of(in_one_window("inner")) == {"w": Clock("30s"), **beside}
+    assert clocks_of(in_truncated_times("semi")) == {"t": Clock(behind=60_000)}
     assert clocks_of(at_one_time("full", coalesce=True)) == {"t": Clock()}
     assert clocks_of(near("semi")) == {"t": Clock(behind=30_000)}
 

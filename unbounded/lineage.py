@@ -35,7 +35,17 @@ from unbounded.plan import (
 from unbounded.sessions import BOUNDARIES, END, Sessions
 from unbounded.windows import LABEL, LAST, Window, last_instant_of
 
-__all__ = ["Clock", "clocks", "closing", "is_whole", "passing", "table_key", "window_of"]
+__all__ = [
+    "Clock",
+    "clocks",
+    "closing",
+    "is_whole",
+    "passing",
+    "start_of",
+    "table_key",
+    "times_within",
+    "window_of",
+]
 
 
 @dataclass(frozen=True)
@@ -214,6 +224,25 @@ def window_of(expr: pl.Expr, below: Mapping[str, Clock]) -> Clock | None:
     if found is None or found[0] not in below or not below[found[0]].is_instant:
         return None
     return Clock(found[1], below[found[0]].behind)
+
+
+def times_within(node: Node, window: str) -> frozenset[str]:
+    """The columns with a time of which this column, in the same row, is the start of its window."""
+    match node:
+        case Watermark():
+            return times_within(node.input, window)
+        case Step():
+            names = passing(node)
+            computed = [expr for expr in node.exprs if expr.meta.output_name() == window] if window not in names else []
+            times = times_within(node.input, names[window]) if window in names else {start_of(one) for one in computed}
+            return frozenset(name for name, old in names.items() if old in times)
+    return frozenset()
+
+
+def start_of(expr: pl.Expr) -> str | None:
+    """The column of which an expression is the start of the window."""
+    found = truncated(expr)
+    return found[0] if found is not None else None
 
 
 def table_key(node: Node) -> dict[str, str] | None:

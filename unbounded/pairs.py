@@ -12,7 +12,7 @@ import polars as pl
 from unbounded.durations import longest_milliseconds
 from unbounded.expressions import passes
 from unbounded.intervals import Within
-from unbounded.lineage import Clock, clocks, window_of
+from unbounded.lineage import Clock, clocks, start_of, times_within, window_of
 from unbounded.plan import Node, bits
 
 __all__ = ["How", "Key", "Kept", "Reach", "Side", "StreamJoin"]
@@ -239,8 +239,24 @@ class StreamJoin(Node):
         names = [name for name in (column, key) if name is not None]
         kept = self.kept(side)
         own = next((kept.judged[name] for name in names if name in kept.judged), None)
-        waits = [_wait(one, own) for one in kept.reaches if one.within.earlier in names] if own is not None else []
+        if own is not None:
+            waits = [_wait(one, own) for one in kept.reaches if one.within.earlier in names]
+        else:  # a row waits for the end of its window, and its time is not before the start
+            own = self._clocks[side].get(column)
+            waits = [one.milliseconds for one in kept.reaches if column in self._times_within(one.within.earlier, side)]
         return Clock(own.lasts, max(own.behind, min(waits))) if own is not None and waits else None
+
+    def _times_within(self, window: str, side: Side) -> frozenset[str]:
+        """The columns of a side that are times in the windows of which a key of its is the start."""
+        if window not in self.named_keys:
+            return frozenset()
+        key = self.named_keys[window].of(side)
+        if (column := passes(key)) is None:
+            return frozenset(name for name in [start_of(key)] if name is not None)
+        if side == "left":
+            return times_within(self.left, column)
+        own = {pair: name for name, pair in self.renamed.items()}
+        return frozenset(self.renamed[name] for name in times_within(self.right, own[column]))
 
 
 def _of_key(key: pl.Expr, below: Mapping[str, Clock]) -> Clock | None:
