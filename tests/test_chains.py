@@ -112,6 +112,27 @@ def test_a_chain_gives_over_batches_what_it_gives_over_the_whole_table(
     assert_unified(CHAINS[chain], pl.DataFrame(table, SCHEMA), output_mode="append", runs=2, seed=seed)
 
 
+COUNTED: dict[str, Any] = {
+    "groups": lambda f: f.group_by("k", big=pl.col("x").fill_nan(None) > 1).agg(n=N, x=pl.col("x").min()),
+    "closed windows": lambda f: windows(marked(f), "5m", "k", n=N, x=pl.col("x").min()),
+    "sessions": lambda f: ub.group_by_session(marked(f), "t", gap="5m", group_by="k").agg(n=N, x=pl.col("x").min()),
+}
+
+
+@pytest.mark.parametrize("groups", COUNTED)
+@given(table=rows, seed=st.integers(0, 1000))
+def test_groups_of_groups_are_those_of_the_whole_answer_in_complete_mode(
+    groups: str, table: list[dict[str, Any]], seed: int
+) -> None:
+    """Two deep, and three; Spark refuses them."""
+
+    def pipeline(frame: Any) -> Any:
+        by_key = COUNTED[groups](frame).group_by("k").agg(TOTAL, groups=N, most=pl.col("n").max(), x=pl.col("x").max())
+        return by_key.filter(pl.col("n") > 1).group_by("groups").agg(TOTAL, keys=N, x=pl.col("x").min())
+
+    assert_unified(pipeline, pl.DataFrame(table, SCHEMA), output_mode="complete", runs=2, seed=seed)
+
+
 def test_windows_of_windows_by_their_last_instant_close_in_the_batch_that_closes_the_last_of_them() -> None:
     ends = {"windows of windows": 15, "three deep": 20, "by the label": 15}  # by which [0, 10) waits for [10, 15)
     for chain, end in ends.items():
