@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
 import unbounded as ub
 from tests.language import Story, same_rows
@@ -149,6 +150,37 @@ def test_expressions_are_those_of_all_rows_in_time(names: list[str], adds: bool,
         return marked(frame).with_columns(wanted) if adds else marked(frame).select("t", "k", *wanted)
 
     assert_unified(pipeline, drawn_table(seed), runs=1, seed=seed)
+
+
+OF_ANY_TYPE: dict[str, pl.Expr] = {
+    "Float32": v.cast(pl.Float32),
+    "Int8": v.cast(pl.Int8),
+    "UInt32": v.abs().cast(pl.UInt32),
+    "Int128": v.cast(pl.Int128),
+    "Decimal": v.cast(pl.Decimal(10, 2)),
+    "Duration": v.cast(pl.Duration("ms")),
+    "Date": v.cast(pl.Int32).cast(pl.Date),
+    "Enum": s.cast(pl.Enum(["x", "y", "zz"])),
+    "List": pl.concat_list("v", "v"),
+    "Struct": pl.struct("v", "s"),
+}
+
+
+@pytest.mark.parametrize("name", OF_ANY_TYPE)
+def test_values_of_any_type_are_remembered_as_they_are(name: str) -> None:
+    value = OF_ANY_TYPE[name]
+    calls = [value.shift(2), value.forward_fill(), value.cum_count()]
+    if name not in ("Enum", "List", "Struct"):
+        calls += [value.cum_max(), *([value.cum_sum(), value.diff()] if name != "Date" else [])]
+
+    def pipeline(frame: Any) -> Any:
+        return marked(frame, "0s").select(along(one, "k").alias(str(i)) for i, one in enumerate(calls))
+
+    rows = drawn_table(2).sort("t")
+    story = Story(pipeline, SCHEMA)
+    for start in range(0, rows.height, 4):
+        story.add(rows[start : start + 4]).batch()
+    assert_frame_equal(story.end().answer(), pipeline(rows.lazy()).collect())
 
 
 # ------------------------------------------------------------------------------------------ rolling
@@ -357,6 +389,18 @@ def test_what_looks_around_stands_behind_and_before_other_operators(chain: str) 
     assert_unified(lambda frame: CHAINS[chain](marked(frame)), rows, runs=8, output_mode="append")
     story = Story(lambda frame: CHAINS[chain](marked(frame)), SCHEMA).add(rows).end()
     same_rows(story.answer(), CHAINS[chain](marked(rows.lazy())).collect())
+
+
+def test_rows_of_a_join_meet_those_around_them() -> None:
+    def pipeline(left: Any, right: Any) -> Any:
+        left, right = marked(left), marked(right)
+        soon = pl.col("t_right").is_between(t, t + pl.duration(seconds=5))
+        joined = left.ub.join_where(right, k == pl.col("k_right"), soon)
+        return joined.select("k", "t", "t_right", longest=(pl.col("t_right") - t).rolling_max_by("t", "9s").over("k"))
+
+    assert_unified(pipeline, drawn_table(10), drawn_table(11), runs=8)
+    feeds = (ub.scan_memory(ub.MemorySource(SCHEMA), name=name) for name in "lr")
+    assert clocks(pipeline(*feeds)._plan) == {"t": Clock(behind=5000)}  # rows of one t_right wait for different times
 
 
 def test_above_a_whole_answer_expressions_see_all_of_it() -> None:

@@ -55,7 +55,12 @@ class LooksAround:
 
     def _along_time(self, verb: str, exprs: tuple[pl.Expr, ...]) -> Self:
         """`select` or `with_columns` of expressions of which some look along time."""
-        return self._around(ordered(self._plan, verb, exprs, clocks(self._plan)))
+        return self._around(ordered(self._plan, verb, exprs, self._times))
+
+    @property
+    def _times(self) -> set[str]:
+        """The columns that tell event time, and no window of it."""
+        return {name for name, clock in clocks(self._plan).items() if clock.lasts is None}
 
     def rolling(
         self,
@@ -94,9 +99,8 @@ class LooksAround:
         length = polars_duration(period, "period")
         if not is_positive(length):
             raise PlanError(f'{asked}: a window holds some time. Write a period above zero, "10m"')
-        times = {name for name, clock in clocks(self._plan).items() if clock.lasts is None}
-        if column not in times:
-            refuse_order(asked, column, times)
+        if column not in self._times:
+            refuse_order(asked, column, self._times)
         start = None if offset is None else polars_duration(offset, "offset")
         by = () if group_by is None else expand(self._plan.schema, [group_by], {})
         if reasons := [why for key in by if (why := why_not_rowwise(key, self._plan.schema)) is not None]:

@@ -119,8 +119,7 @@ def _(node: Watermark) -> dict[str, Clock]:
 
 @clocks.register
 def _(node: Step | Ordered) -> dict[str, Clock]:
-    ahead = node.along.ahead if isinstance(node, Ordered) else 0
-    below = _delayed(clocks(node.input), ahead)
+    below = _in_order(node) if isinstance(node, Ordered) else clocks(node.input)
     if not below:
         return {}
     kept = {name: below[old] for name, old in passing(node).items() if old in below}
@@ -129,16 +128,19 @@ def _(node: Step | Ordered) -> dict[str, Clock]:
     return kept | {name: clock for name, clock in windows.items() if clock is not None}
 
 
-def _delayed(below: Mapping[str, Clock], milliseconds: int) -> dict[str, Clock]:
-    """The same columns of rows that come out so much later."""
-    return {name: Clock(clock.lasts, clock.behind + milliseconds) for name, clock in below.items()}
+def _in_order(node: Ordered | Rolling) -> dict[str, Clock]:
+    """Event time in the rows that come out in its order, later than they came."""
+    below, time = clocks(node.input), node.time
+    if any(clock.lasts is None for name, clock in below.items() if name != time):
+        below = {time: below[time]}  # where there is another time, the watermark may have passed that meanwhile
+    return {name: Clock(clock.lasts, clock.behind + node.along.ahead) for name, clock in below.items()}
 
 
 @clocks.register
 def _(node: Rolling) -> dict[str, Clock]:
-    below = _delayed(clocks(node.input), node.along.ahead)
-    kept = {key.meta.output_name(): below.get(passes(key) or "") for key in node.keys}
-    return {name: clock for name, clock in kept.items() if clock is not None} | {LABEL: below[node.time]}
+    below = _in_order(node)
+    keys = {key.meta.output_name(): below.get(passes(key) or "") for key in node.keys}
+    return {name: clock for name, clock in keys.items() if clock is not None} | {LABEL: below[node.time]}
 
 
 @clocks.register

@@ -192,6 +192,9 @@ class _Reading:
             return rewrite(tree, partial(self._inside, scope=scope))
         if not scope.in_order:
             return self._without_order(tree)
+        if not columns_of(expression(children(tree)[0])):
+            why = f"{call(expression(tree))} of a literal, which has no rows, is the same for all"
+            return self._refuse(tree, why, f"a column, such as pl.col({self._time!r}).cum_count() to number rows")
         try:
             rows = rows_before(tree)
         except NotBehindError as error:
