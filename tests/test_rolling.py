@@ -259,6 +259,15 @@ def test_a_window_that_ends_behind_its_row_is_awaited() -> None:
     assert clocks(story.plan)["t"] == Clock(behind=5000)
 
 
+def test_a_row_is_not_forgotten_before_the_windows_that_end_with_it_are_told() -> None:
+    def pipeline(frame: Any) -> Any:
+        return marked(frame).rolling("t", period="5s", offset="2s", closed="both").agg(v.sum())
+
+    story = Story(pipeline, {"t": pl.Datetime("us"), "v": pl.Int64}).add([{"t": at(32), "v": 1}]).batch()
+    story.add([{"t": at(10), "v": 2}, {"t": at(17), "v": 4}])  # the watermark has come to 22 meanwhile
+    story.batch().expect([(at(10), 4)])
+
+
 def test_rows_without_a_time_are_left_out_and_counted() -> None:
     def pipeline(frame: Any) -> Any:
         return marked(frame).with_columns(before=along(v.shift()))
