@@ -57,6 +57,8 @@ VERBS: dict[str, Any] = {
     "match_to_schema": lambda f: f.match_to_schema({"v": pl.Int64, "k": pl.String}, extra_columns="ignore"),
     "map_batches": lambda f: f.select("k", "v").map_batches(lambda rows: rows.drop_nulls("v"), streamable=True),
     "join_where": lambda f: f.join_where(LIMITS, pl.col("v") >= pl.col("low"), pl.col("v") < pl.col("high")),
+    "join_where semi": lambda f: f.ub.join_where(LIMITS, pl.col("v") >= pl.col("low"), how="semi"),
+    "join_where anti": lambda f: f.ub.join_where(LIMITS, pl.col("v") >= pl.col("low"), pl.col("k") > "a", how="anti"),
     "join_where left": lambda f: f.join_where(LIMITS, pl.col("v") <= pl.col("low"), pl.col("k") == "a", how="left"),
     "cross join": lambda f: f.select("k", "v").join(LIMITS.rename({"low": "v"}), how="cross"),
     "join_asof": lambda f: f.drop_nulls("v").pipe(asof),

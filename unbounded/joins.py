@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Literal, Self, cast
+from typing import Any, Final, Literal, Self, cast
 
 import polars as pl
 
@@ -16,6 +16,21 @@ from unbounded.pairs import StreamJoin
 from unbounded.plan import Join, Lookup, Node, Static
 
 __all__ = ["Joinable"]
+
+
+_OF_POLARS: Final = ("inner", "left")
+_WHETHER: Final = ("semi", "anti")
+_ROW: Final = "__row__"
+
+
+class _Whether(Lookup):
+    """A semi or anti `join_where`, of which Polars has none: the rows that have a partner, or those that have none."""
+
+    def _found(self, left: pl.LazyFrame, right: pl.LazyFrame) -> pl.LazyFrame:
+        # Rows are read twice and must have the same numbers both times.
+        rows = left.with_row_index(_ROW).cache()
+        pairs = rows.join_where(right, *self.exprs, suffix=self.options["suffix"])
+        return rows.join(pairs.select(_ROW).unique(), on=_ROW, how=self.options["how"]).drop(_ROW)
 
 
 class Joinable:
@@ -92,8 +107,7 @@ class Joinable:
         how: str = "inner",
         suffix: str = "_right",
     ) -> Self:
-        """Join where all predicates hold; with a bounded frame inner or left, with a stream also right, full, semi or
-        anti.
+        """Join where all predicates hold: inner, left, semi or anti, with a stream also right or full.
 
         A name in a predicate is the column of the left if there is one; one of the right that the left has, too, is
         written with the suffix. Nothing is coalesced. Predicates of two streams are at least one equality of the two
@@ -105,15 +119,16 @@ class Joinable:
         """
         if isinstance(other, Joinable):
             return self._around(_with_key(paired_where(self._plan, other._plan, predicates, how, suffix)))
-        if how not in ("inner", "left"):
+        if how not in (*_OF_POLARS, *_WHETHER):
             lonely = "a row of the bounded side that found no match yet could find one in any later batch"
             raise UnsupportedOperationError(
                 f"join_where(how={how!r}) with a bounded frame",
-                because=lonely if how in ("right", "full") else "Polars has none of this kind",
-                instead='how="inner" or "left"',
+                because=lonely if how in ("right", "full") else "there is no such kind",
+                instead='how="inner", "left", "semi" or "anti"',
             )
         flat = tuple(one for item in predicates for one in ([item] if isinstance(item, pl.Expr) else item))
-        return self._around(Lookup(self._plan, _static(other), "join_where", flat, {"how": how, "suffix": suffix}))
+        kind = Lookup if how in _OF_POLARS else _Whether
+        return self._around(kind(self._plan, _static(other), "join_where", flat, {"how": how, "suffix": suffix}))
 
     def join_asof(
         self,

@@ -208,7 +208,7 @@ class Lookup(Node):
 
     @property
     def drops_rows(self) -> bool:
-        return self.options.get("how") in ("inner", "cross")
+        return self.options.get("how") in ("inner", "cross", "semi", "anti")
 
 
 def bits(floats: pl.Expr) -> pl.Expr:

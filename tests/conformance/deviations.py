@@ -9,7 +9,7 @@ from datetime import timedelta
 from fnmatch import fnmatch
 from typing import Final, Literal, TypeAlias
 
-from tests.conformance.expressions import Json, call, conjuncts, delay, value, window
+from tests.conformance.expressions import Json, call, delay, value, window
 
 __all__ = ["DEVIATIONS", "NOT_BUILT", "Deviates", "Kind"]
 
@@ -125,13 +125,6 @@ def _fixed(length: timedelta | str | None) -> timedelta:
 
 def _keys(case: Json) -> list[Json]:
     return [one["keys"] for plan in _plans(case) for one in _operators(plan, "group_agg")]
-
-
-def _unequal(case: Json) -> bool:
-    """A semi or anti join with a bounded table whose condition compares the two sides by more than equality."""
-    kinds = ("left_semi", "left_anti")
-    joins = [one for one in _joins(case["plan"], streams=False) if one["how"] in kinds and "on" in one]
-    return any(not call(part, "==", "<=>") for one in joins for part in conjuncts(one["on"]))
 
 
 def _another_mode(case: Json) -> bool:
@@ -354,12 +347,6 @@ DEVIATIONS: Final = (
         "a sliding window is a verb, group_by_dynamic(), and no column: of exploded starts Polars knows no more",
         "failed with PLAN: append mode",
         _sliding_projection,
-    ),
-    Deviates(
-        "Polars' own semantics",
-        "semi and anti joins are by equality; join_where() has none of the two",
-        "failed with UNSUPPORTED_OPERATION: join_where",
-        _unequal,
     ),
     Deviates(
         "out of scope of the cases",
