@@ -21,11 +21,18 @@ _QUERIES = {
     "q5": ((2, 1.2), (20, 40)),
     "q8": ((5, 2), (15, 40)),
     "dedup": ((1.2, 1), (8, 15)),
+    "within": ((1.2, 1), (8, 15)),
     "session": ((3, 2), (5, 15)),
     "global": ((3, 1.5), (20, 40)),
     "ndjson": ((2, 1.2), None),
 }
-_MEMORY_MB = {"ysb": 200, "group": 250, "q5": 400, "dedup": 1000}  # the goal is what one-shot Polars takes
+_MEMORY_MB = {
+    "ysb": 200,
+    "group": 250,
+    "q5": 400,
+    "dedup": 1000,
+    "within": 1000,
+}  # the goal is what one-shot Polars takes
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,19 @@ def _dedup(bids: ub.FrameT) -> ub.FrameT:
     return bids.unique(["auction", "bidder"])
 
 
+def _within(bids: ub.FrameT) -> ub.FrameT:
+    """A bid of a bidder on an auction counts once in ten seconds, so that what repeats comes within the delay."""
+    seconds = pl.col("dateTime").dt.epoch("ms") // 10_000
+    timed = bids.with_columns(seconds.alias("ten_seconds"))
+    return ub.unique_within_watermark(timed, ["auction", "bidder", "ten_seconds"])
+
+
+def _within_limit(bids: pl.LazyFrame) -> pl.LazyFrame:
+    """Any row of those that repeat, in any order, costs Polars less than the first ones in order."""
+    seconds = pl.col("dateTime").dt.epoch("ms") // 10_000
+    return bids.with_columns(seconds.alias("ten_seconds")).unique(["auction", "bidder", "ten_seconds"])
+
+
 def _session(bids: ub.FrameT) -> ub.FrameT:
     sessions = ub.group_by_session(bids, "dateTime", gap="10s", group_by="bidder", include_boundaries=True)
     return sessions.len("bids").select("bidder", "dateTime", pl.col("_upper_boundary").alias("end"), "bids")
@@ -161,6 +174,17 @@ QUERIES = (
         keys=("auction", "bidder"),
         watermark="dateTime",
         compared=("auction", "bidder"),
+    ),
+    Query(
+        "within",
+        "bids",
+        _within,
+        "append",
+        "files",
+        keys=("auction", "bidder", "ten_seconds"),
+        watermark="dateTime",
+        limit=_within_limit,
+        compared=("auction", "bidder", "ten_seconds"),
     ),
     Query(
         "session",

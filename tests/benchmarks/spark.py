@@ -205,6 +205,11 @@ def _dedup(bids: Any) -> Any:
     return bids.dropDuplicates(["auction", "bidder"])
 
 
+def _within(bids: Any) -> Any:
+    seconds = "unix_millis(dateTime) DIV 10000 AS ten_seconds"
+    return bids.selectExpr("*", seconds).dropDuplicatesWithinWatermark(["auction", "bidder", "ten_seconds"])
+
+
 def _by_session(bids: Any) -> Any:
     functions = importlib.import_module("pyspark.sql.functions")
     return (
@@ -230,6 +235,7 @@ _ASKED: Mapping[str, Callable[..., Any]] = {
     "q5": _q5,
     "q8": _q8,
     "dedup": _dedup,
+    "within": _within,
     "session": _by_session,
     "global": _global,
     "ndjson": _lines,
