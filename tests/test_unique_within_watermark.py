@@ -96,6 +96,16 @@ def test_no_value_comes_twice_where_its_rows_lie_within_the_delay(
         same_rows(answer, ub.unique_within_watermark(bounded, "k").collect())
 
 
+def test_of_groups_that_close_together_the_one_of_the_earliest_time_comes_first() -> None:
+    def pipeline(frame: Any) -> Any:
+        times = frame.pipe(ub.with_watermark, "t", "1s").group_by("t", "k").agg(pl.len())
+        return times.pipe(ub.unique_within_watermark, "k").select("k", "t")
+
+    times = [START + timedelta(microseconds=900 - i) for i in range(50)]  # the watermark counts milliseconds
+    story = Story(pipeline, SCHEMA).add(pl.DataFrame({"k": "a", "x": 0.0, "t": times}, SCHEMA)).end()
+    assert story.answer().rows() == [("a", min(times))]
+
+
 def test_a_value_is_forgotten_when_the_watermark_reaches_its_first_row_plus_the_delay() -> None:
     story = Story(first_ones, SCHEMA)
     story.add([at(0)]).run().add([at(4)]).run().add([at(9.9, "b")]).run()  # the watermark is at 4.9

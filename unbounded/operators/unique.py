@@ -11,6 +11,7 @@ from unbounded.durations import shortest
 from unbounded.lineage import clocks
 from unbounded.operators import Batch, Change, closing_instant
 from unbounded.operators.answer import Answer
+from unbounded.pairs import StreamJoin
 from unbounded.plan import Aggregate, Unique, walk
 from unbounded.state import Table, TableSpec
 
@@ -30,8 +31,9 @@ class UniqueOperator:
         self._closing = timed
         # A row that is late is dropped also where its time does not tell rows apart, as in Spark.
         self._clocks = self._closing or below
-        # Groups come out in no order. In that of their times, which come out together does not matter.
-        self._in_time_order = node.within is not None and any(isinstance(one, Aggregate) for one in walk(node.input))
+        # Groups and pairs come out in no order. In that of their times, which come out together does not matter.
+        waited = (Aggregate, StreamJoin)
+        self._in_time_order = node.within is not None and any(isinstance(one, waited) for one in walk(node.input))
         expiry = {_EXPIRY: pl.Int64()} if self._closing else {}
         self._seen = TableSpec(
             key=pl.Schema({name: self._schema[name] for name in node.subset}),
@@ -85,7 +87,8 @@ class UniqueOperator:
             late = (closing_instant(self._clocks, self._schema) <= batch.late).fill_null(value=False)
         rows = rows.with_columns(late.alias(_LATE))
         if self._in_time_order:
-            rows = rows.sort(closing_instant(self._clocks, self._schema), nulls_last=True, maintain_order=True)
+            instant = closing_instant(self._clocks, self._schema)
+            rows = rows.sort(instant, *self._clocks, nulls_last=True, maintain_order=True)
         return rows
 
     def step(self, rows: pl.DataFrame, tables: Mapping[str, Table], batch: Batch) -> Change:
