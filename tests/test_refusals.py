@@ -270,6 +270,10 @@ WRITTEN: dict[str, Case] = {
         lambda: frame().with_watermark("t", "1h").join_asof(frame().rename({"t": "u"}), left_on="t", right_on="u"),
         r"of the right, 'u', has no watermark.*Add to the right \.pipe\(ub\.with_watermark, \"u\", \"10m\"\)",
     ),
+    "join_asof behind one without a bound": (
+        lambda: near(strategy="forward").join_asof(named("c").with_watermark("t", "1h"), on="t", suffix="_c"),
+        r"of the left, 't', has no watermark.*Behind join_asof\(strategy='forward'\) 't' is no event time.*tolerance=",
+    ),
     "join_asof of streams that is equal in the times": (
         lambda: frame().join_asof(frame(), on="t", by=["k", "t"]),
         r"'t' = 't' are the times.*Leave them out of by=",

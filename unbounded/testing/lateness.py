@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from unbounded.asof import AsofJoin
-from unbounded.connectors import Mode
-from unbounded.lineage import clocks, closing
+from unbounded.connectors import Mode, WatermarkPolicy
+from unbounded.lineage import clocks, closing, is_whole
 from unbounded.operators import FINAL, at_most_milliseconds, closing_instant
 from unbounded.ordered import Ordered, Rolling
 from unbounded.pairs import Side, StreamJoin
@@ -23,6 +23,8 @@ from unbounded.plan import (
     InOrder,
     Node,
     Positioned,
+    Scan,
+    Static,
     Unique,
     Watermark,
     evaluate,
@@ -30,10 +32,12 @@ from unbounded.plan import (
     lower_filters,
     walk,
 )
+from unbounded.sequence import waits
 from unbounded.sessions import BOUNDARIES, END, Sessions
+from unbounded.testing.partners import added, met
 from unbounded.testing.story import Taken
 
-__all__ = ["Truth", "truth"]
+__all__ = ["Truth", "comes_in_time", "truth"]
 
 _ROW, _EXPIRY, _NEW, _TIME = "__row__", "__expiry__", "__new__", "__time__"
 
@@ -47,28 +51,37 @@ class Truth:
     """Late pairs by number of batch; batches without any are left out."""
     marks: Mapping[int, int | None]
     """The watermark by number of batch, by which it evicts and the next one judges lateness, in epoch ms."""
+    given: Mapping[int, pl.DataFrame]
+    """In append mode, the rows that become final in a batch, by its number; not for a `join_asof` of two streams, which
+    may know the nearest row before the watermark says so."""
 
 
-def truth(plan: Node, mode: Mode, batches: Sequence[Taken]) -> Truth:
+def truth(plan: Node, mode: Mode, batches: Sequence[Taken], policy: WatermarkPolicy = "min") -> Truth:
     """Read every batch as its intent says, and decide by the rules what counts."""
-    reading = _Reading(lower_filters(plan), mode)
-    late, marks = {}, {}
+    plan = lower_filters(plan)
+    reading, telling = _Reading(plan, mode, policy), _Reading(plan, mode, policy, tells=True)
+    late, marks, given = {}, {}, {}
     for batch in batches:
+        if mode == "append" and not _looks_ahead(plan):
+            telling.take(batch)
+            given[batch.intent.batch] = telling.given.collect(engine="in-memory")
         if gone := reading.take(batch):
             late[batch.intent.batch] = gone
         marks[batch.intent.batch] = reading.mark
     everything = {name: pl.concat(batch.rows[name] for batch in batches).lazy() for name in batches[0].rows}
-    return Truth(evaluate(reading.plan, everything, known=reading.known(everything)), late, marks)
+    return Truth(evaluate(reading.plan, everything, known=reading.known(everything)), late, marks, given)
 
 
 class _Reading:
     """What the batches so far come to, node by node up to the first ones that make rows wait.
 
-    What stands above those gets its rows in time, and in an order of their own.
+    What stands above those gets its rows in time, and in an order of their own. One that `tells` goes up to the sink:
+    it knows in which batch a row comes out, and takes the word of each node's own clock for what is late behind it.
     """
 
-    def __init__(self, plan: Node, mode: Mode) -> None:
-        self.plan, self._mode = plan, mode
+    def __init__(self, plan: Node, mode: Mode, policy: WatermarkPolicy, *, tells: bool = False) -> None:
+        self.plan, self._mode, self._policy = plan, mode, policy
+        self.given: pl.LazyFrame = plan.schema.to_frame().lazy()
         self.mark: int | None = None
         self._ended: dict[Node, list[pl.DataFrame]] = {}  # rows of sessions that take no more, by batch
         self._seen: dict[str, int] = {}
@@ -76,8 +89,16 @@ class _Reading:
         watches = [node for node in walk(plan) if isinstance(node, Watermark)]
         # What is whole from the start would hold the watermark back for ever.
         self._watches = [watch for watch in watches if not is_bounded(watch)] or watches
-        # What forgets cannot be read from all rows at once, so everything below it is told batch by batch.
-        self._told = {below for node in walk(plan) if _forgets(node) for below in walk(node)}
+        self._waits, self._over = waits(plan), set[str]()  # sources that have ended
+        # What forgets cannot be read from all rows at once, and where rows of an operator meet others these may be
+        # late: everything below is told batch by batch.
+        telling = [
+            node
+            for node in walk(plan)
+            if (tells or _forgets(node) or _mixes(node))
+            and not (_looks_ahead(node) or any(is_whole(below, mode) for below in node.inputs))
+        ]
+        self._told = {below for node in telling for below in walk(node)}
         self._taken: dict[Node, list[pl.DataFrame]] = {
             node: []
             for node in walk(plan)
@@ -86,7 +107,11 @@ class _Reading:
         }
         # Of a join each side is read on its own.
         self._sides: dict[StreamJoin | AsofJoin, dict[Side, list[pl.DataFrame]]] = {
-            node: {side: [] for side, below in _sides(node) if not any(_judges(one) for one in walk(below))}
+            node: {
+                side: []
+                for side, below in _sides(node)
+                if node in self._told or not any(_judges(one) for one in walk(below))
+            }
             for node in walk(plan)
             if isinstance(node, StreamJoin | AsofJoin)
         }
@@ -97,8 +122,13 @@ class _Reading:
         tables = {name: rows.lazy() for name, rows in batch.rows.items()}
         here: dict[Node, pl.LazyFrame] = {}
         late = 0
-        for node, taken in list(self._taken.items()):
+        for node in walk(self.plan):
+            taken = self._taken.get(node, [])
             match node:
+                case _ if node not in self._taken and node not in self._sides:
+                    continue
+                case StreamJoin() | AsofJoin():
+                    late += self._judge_sides(node, limit, tables, here)
                 case Concat():  # branches meet batch by batch, which those who look at the order of rows can tell
                     taken.append(evaluate(node, tables, here).collect(engine="in-memory"))
                 case Unique(within=int(within)):
@@ -112,17 +142,40 @@ class _Reading:
                     late += self._judge(node, limit, evaluate(node.input, tables, here))
                     if node in self._told:
                         here[node] = self._closed(node, limit)
-        for join, sides in self._sides.items():
-            for side, below in _sides(join):
-                if side not in sides:
-                    continue
-                given = evaluate(below, tables, here).collect(engine="in-memory")
-                is_late = _is_late(_closing_times_of_side(join, side, given), limit)
-                sides[side].append(given.filter(~is_late))
-                late += int(is_late.sum())
         for watch in self._watches:
             self._see(watch, evaluate(watch.input, tables, here))
+        self.given = evaluate(self.plan, tables, here)
+        self._over.update(*(self._waits.get(name, ()) for name in batch.intent.offsets))
         return late
+
+    def _judge_sides(
+        self,
+        join: StreamJoin | AsofJoin,
+        limit: int | None,
+        tables: Mapping[str, pl.LazyFrame],
+        here: dict[Node, pl.LazyFrame],
+    ) -> int:
+        """Keep the rows of each side that count; how many came too late."""
+        late, sides = 0, self._sides[join]
+        before = self._met(join, limit) if isinstance(join, StreamJoin) and join in self._told else None
+        for side, below in _sides(join):
+            if side not in sides:
+                continue
+            given = evaluate(below, tables, here).collect(engine="in-memory")
+            is_late = _is_late(_closing_times_of_side(join, side, given), limit)
+            sides[side].append(given.filter(~is_late))
+            late += int(is_late.sum())
+        if isinstance(join, StreamJoin) and before is not None:
+            here[join] = added(before, self._met(join, self.mark)).lazy()
+        return late
+
+    def _met(self, join: StreamJoin, mark: int | None) -> pl.DataFrame:
+        """What has come out of a join of the rows so far when the watermark stands there."""
+        sides = [
+            pl.concat([below.schema.to_frame(), *self._sides[join][side]], rechunk=True).lazy()
+            for side, below in _sides(join)
+        ]
+        return met(join, sides[0], sides[1], mark)
 
     def _judge(self, node: Node, limit: int | None, given: pl.LazyFrame) -> int:
         """Keep the rows that count; how many came too late."""
@@ -151,6 +204,8 @@ class _Reading:
 
     def _closed(self, node: Aggregate | InOrder | Ordered | Rolling, before: int | None) -> pl.LazyFrame:
         """The rows that come out of a node in the batch that was just judged."""
+        if isinstance(node, Sessions) and self.mark is not None:
+            return node.apply(self._ended[node][-1].lazy())
         told: Node = node
         if isinstance(node, Ordered):  # whose time may be dropped, or computed anew
             told = replace(node, exprs=(*node.exprs, pl.col(node.time).alias(_TIME)))
@@ -169,8 +224,8 @@ class _Reading:
         rows = self._taken[node].pop()
         expiry = closing_instant(clocks(node.input), node.schema) + within
         new = rows.with_columns(expiry.alias(_EXPIRY), pl.lit(value=True).alias(_NEW))
-        if any(isinstance(one, Aggregate) for one in walk(node.input)):
-            new = new.sort(_EXPIRY, nulls_last=True, maintain_order=True)
+        if any(isinstance(one, Aggregate | StreamJoin) for one in walk(node.input)):
+            new = new.sort(_EXPIRY, *clocks(node.input), nulls_last=True, maintain_order=True)
         known = self._known.get(node, new.clear()).with_columns(pl.lit(value=False).alias(_NEW))
         both = pl.concat([known, new]).unique(node.subset, keep="first", maintain_order=True)
         stays = pl.col(_EXPIRY).is_not_null()
@@ -186,12 +241,15 @@ class _Reading:
             self._seen[watch.name] = max(reached, self._seen.get(watch.name, reached))
 
     def _least(self) -> int | None:
-        """The least of all watermarks, once each has one; it never goes back."""
-        names = {watch.name for watch in self._watches}
-        if not names or not names <= set(self._seen):
+        """The watermark by the policy; it never goes back. Sources that ended, or wait for others, are not asked."""
+        resting = self._over | {name for name, first in self._waits.items() if not first <= self._over}
+        names = {watch.name for watch in self._watches if not _sources(watch) <= resting}
+        policy, names = (self._policy, names) if names else ("max", {watch.name for watch in self._watches})
+        known = [self._seen[name] for name in names if name in self._seen]
+        if not known or (policy == "min" and len(known) < len(names)):
             return self.mark
-        least = min(self._seen[name] for name in names)
-        return least if self.mark is None else max(least, self.mark)
+        reached = min(known) if policy == "min" else max(known)
+        return reached if self.mark is None else max(reached, self.mark)
 
     def _answer(self, node: Node, told: Node | None = None) -> pl.LazyFrame:
         """What the rows that were taken come to at a node; with the columns of `told`, if it tells more."""
@@ -215,6 +273,10 @@ class _Reading:
         return found
 
 
+def _sources(node: Node) -> set[str]:
+    return {one.name for one in walk(node) if isinstance(one, Scan)}
+
+
 def _sides(join: StreamJoin | AsofJoin) -> list[tuple[Side, Node]]:
     return [("left", join.left), ("right", join.right)]
 
@@ -225,8 +287,40 @@ def _is_late(closes: pl.Series, limit: int | None) -> pl.Series:
     return (closes <= limit).fill_null(value=False)
 
 
+def _looks_ahead(node: Node) -> bool:
+    return any(isinstance(one, AsofJoin) for one in walk(node))
+
+
 def _forgets(node: Node) -> bool:
     return isinstance(node, Unique) and node.within is not None
+
+
+def _mixes(node: Node) -> bool:
+    """Whether a node that judges gets rows that waited for the watermark, and others that did not.
+
+    Or rows that waited and tell no event time any more, which a join judges by that of its other side.
+    """
+    if isinstance(node, StreamJoin) and any(node.kept(side).judged and not clocks(one) for side, one in _sides(node)):
+        return True
+    kinds = [_kinds(below) for below in node.inputs]
+    apart = kinds if isinstance(node, StreamJoin | AsofJoin) else [frozenset[bool]().union(*kinds)]
+    return _judges(node) and {True, False} in apart
+
+
+def comes_in_time(node: Node) -> bool:
+    """Whether all rows of a node went through an operator that leaves out late ones."""
+    return _kinds(node) == {True}
+
+
+def _kinds(node: Node) -> frozenset[bool]:
+    """Whether rows of a node waited for the watermark: some did, some did not."""
+    match node:
+        case Static():
+            return frozenset()
+        case Scan():
+            return frozenset({False})
+        case _:
+            return frozenset({True}) if _judges(node) else frozenset[bool]().union(*map(_kinds, node.inputs))
 
 
 def _judges(node: Node) -> bool:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from unbounded.asof import AsofJoin
-from unbounded.connectors import Mode
+from unbounded.connectors import Mode, Receipt, WatermarkPolicy
 from unbounded.errors import PlanError
-from unbounded.lineage import passing, table_key
-from unbounded.operators import at_most_milliseconds
+from unbounded.lineage import clocks, passing, table_key
+from unbounded.operators import at_most_milliseconds, closing_instant
 from unbounded.operators.flow import Flow
 from unbounded.operators.modes import check
 from unbounded.ordered import Ordered, Rolling
 from unbounded.plan import Concat, InOrder, Join, Node, Scan, Step, Unique, Watermark, evaluate, walk
 from unbounded.progress import Progress
 from unbounded.sinks.memory import MemorySink
-from unbounded.testing.lateness import Truth, truth
+from unbounded.testing.lateness import Truth, comes_in_time, truth
 from unbounded.testing.rows import difference, same_rows
 from unbounded.testing.script import Script, Times, drawn, play, smallest, told
 from unbounded.testing.shelf import Shelf
@@ -37,6 +37,7 @@ def assert_unified(
     pipeline: Pipeline,
     *frames: pl.LazyFrame | pl.DataFrame,
     output_mode: Mode | None = None,
+    watermark_policy: WatermarkPolicy = "min",
     runs: int = 10,
     seed: int = 0,
 ) -> None:
@@ -70,7 +71,7 @@ def assert_unified(
     _assert_same_meaning(pipeline, plan, modes[0], tables)
     times = [_times(plan, f"feed{i}", table) for i, table in enumerate(tables)]
     for mode in modes:
-        law = _Law(pipeline, tables, mode)
+        law = _Law(pipeline, tables, mode, watermark_policy)
         for run in range(runs):
             chance = random.Random(f"{seed} {mode} {run}")
             script = drawn(chance, [table.height for table in tables], times)
@@ -157,10 +158,13 @@ class _Law:
     pipeline: Pipeline
     tables: Sequence[pl.DataFrame]
     mode: Mode
+    policy: WatermarkPolicy
 
     def breach(self, script: Script) -> _Breach | None:
         """Tell a script as a story; what of its end is not as it must be."""
-        story = Story(self.pipeline, *(table.schema for table in self.tables), output_mode=self.mode)
+        schemas = (table.schema for table in self.tables)
+        sink = _Noting()
+        story = Story(self.pipeline, *schemas, output_mode=self.mode, watermark_policy=self.policy, sink=lambda: sink)
         try:
             with warnings.catch_warnings():  # a script does not know that a history has ended
                 warnings.filterwarnings("ignore", "source .* more, which are not read", UserWarning)
@@ -170,8 +174,10 @@ class _Law:
         except Exception as error:  # whatever a query raises over rows that Polars takes breaks the law
             return _Breach(f"the query failed with {type(error).__name__}: {error}", error)
         batches = story.taken()
-        must = truth(story.plan, self.mode, batches)
+        must = truth(story.plan, self.mode, batches, self.policy)
         told = _misjudged(batches, story.progress, must)
+        if told is None and self.mode == "append":
+            told = _behind(story.plan, batches, sink.given) or _untimely(sink.given, must.given)
         if told is not None:
             return _Breach(told)
         answer, expected = story.answer(), must.answer.collect(engine="in-memory")
@@ -195,7 +201,8 @@ class _Law:
         schemas = ", ".join(_written(table.schema) for table in self.tables)
         plan = planned(self.pipeline, [table.schema for table in self.tables])[1]
         ends = [".end()"] if self._ends(plan) else []
-        lines = [f"given(pipeline, {schemas}, output_mode={self.mode!r})", *told(script, self.tables), *ends]
+        options = f"output_mode={self.mode!r}" + (f", watermark_policy={self.policy!r}" if self.policy != "min" else "")
+        lines = [f"given(pipeline, {schemas}, {options})", *told(script, self.tables), *ends]
         story = "\n    ".join(lines)
         error = AssertionError(
             f"the stream's answer is not that of the same rows in plain Polars, less the late ones.\n{breach.how}\n"
@@ -220,6 +227,41 @@ def _misjudged(batches: Sequence[Taken], reported: Sequence[Progress], must: Tru
         right = must.late.get(progress.batch_id, 0)
         if not progress.adopted and late != right:
             return f"batch {progress.batch_id} reported {late} late rows, and {right} is right"
+    return None
+
+
+class _Noting(MemorySink):
+    """Also keeps which rows each batch gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: dict[int, pl.DataFrame] = {}
+
+    def write(self, batch: int, rows: pl.DataFrame, receipt: Receipt, *, removed: pl.DataFrame) -> None:
+        self.given[batch] = rows
+        super().write(batch, rows, receipt, removed=removed)
+
+
+def _behind(plan: Node, batches: Sequence[Taken], given: Mapping[int, pl.DataFrame]) -> str | None:
+    """The first batch with a row that came out when an operator behind the plan would have found it late."""
+    for batch in batches if comes_in_time(plan) else ():
+        for name, clock in clocks(plan).items():
+            rows, late = given[batch.intent.batch], batch.intent.late
+            instant = closing_instant({name: clock}, plan.schema)
+            if late is not None and rows.filter(instant <= late).height:
+                return f"batch {batch.intent.batch} gave rows of which {name!r} says that none comes any more"
+    return None
+
+
+def _untimely(given: Mapping[int, pl.DataFrame], final: Mapping[int, pl.DataFrame]) -> str | None:
+    """The first batch that gave other rows than those that became final in it."""
+    for batch, rows in final.items():
+        try:
+            same_rows(given[batch], rows)
+        except AssertionError as error:
+            return (
+                f"batch {batch} gave other rows than those that became final in it.\n{_why(given[batch], rows, error)}"
+            )
     return None
 
 

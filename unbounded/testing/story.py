@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import polars as pl
 
 from unbounded.checkpoint import Checkpoint, Intent
-from unbounded.connectors import Mode, Offset, Sink
+from unbounded.connectors import Mode, Offset, Sink, WatermarkPolicy
 from unbounded.errors import PlanError
 from unbounded.frame import StreamFrame
 from unbounded.plan import Node, Scan, walk
@@ -22,6 +22,7 @@ from unbounded.scan import scan_memory
 from unbounded.sinks.memory import MemorySink
 from unbounded.sources.memory import MemorySource
 from unbounded.sources.rows import Rows
+from unbounded.state import Home
 from unbounded.state.memory.home import MemoryHome
 from unbounded.storage import decode
 from unbounded.testing.rows import same_rows
@@ -74,10 +75,11 @@ class Story:
         pipeline: Pipeline,
         *schemas: Mapping[str, Any],
         output_mode: Mode = "append",
+        watermark_policy: WatermarkPolicy = "min",
         sink: Callable[[], Sink] | None = None,
     ) -> None:
         self._feeds, self.plan = planned(pipeline, schemas)
-        self._mode = output_mode
+        self._mode, self._policy = output_mode, watermark_policy
         self._shelf = Shelf()
         kept = MemorySink()
         self._new_sink = (lambda: kept) if sink is None else sink
@@ -87,10 +89,19 @@ class Story:
     def _begin(self) -> None:
         self._sink = self._new_sink()
         self._batches = MicroBatches(
-            self.plan, self._sink, mode=self._mode, checkpoint=Checkpoint(self._shelf), home=MemoryHome(self._shelf)
+            self.plan,
+            self._sink,
+            mode=self._mode,
+            checkpoint=Checkpoint(self._shelf),
+            home=self._home(),
+            watermark_policy=self._policy,
         )
         self._batches.open()
         self._alive = True
+
+    def _home(self) -> Home:
+        """Where the state of a process that starts now lies."""
+        return MemoryHome(self._shelf)
 
     # What happens -------------------------------------------------------------------------------
     def add(self, rows: Rows, feed: int = 0) -> Story:

@@ -1,0 +1,60 @@
+"""What has come out of a join of two streams, when the watermark stands at some time?"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import polars as pl
+
+from unbounded.operators import FINAL
+from unbounded.pairs import Side, StreamJoin
+from unbounded.windows import NANOSECONDS_PER_TICK
+
+__all__ = ["added", "met"]
+
+_NEW: Final = "__new__"
+_ROW: Final = "__row__"
+_SIDES: Final[tuple[Side, Side]] = ("left", "right")
+
+
+def met(join: StreamJoin, left: pl.LazyFrame, right: pl.LazyFrame, mark: int | None) -> pl.DataFrame:
+    """All pairs of these rows, and where they are shown the rows without a partner that can find none any more.
+
+    `mark` is the watermark in epoch ms, None before there is one.
+    """
+    answer = join.apply(left, right).collect(engine="in-memory")
+    rows = dict(zip(_SIDES, (left, right), strict=True))
+    possible = {
+        side: join.ready(some, side).with_row_index(f"{_ROW}{side}").filter(join.possible(side)).collect().lazy()
+        for side, some in rows.items()
+    }
+    pairs = join.paired(possible["left"], possible["right"])
+    for side in _SIDES:
+        if join.shows_alone(side):
+            waits = possible[side].filter(_last_partner(join, side).fill_null(FINAL - 1) > (mark or -FINAL))
+            alone = join.alone(waits.join(pairs, on=f"{_ROW}{side}", how="anti"), side)
+            answer = added(alone.select(join.answer).collect(engine="in-memory"), answer)
+    return answer
+
+
+def _last_partner(join: StreamJoin, side: Side) -> pl.Expr:
+    """The watermark at which a row of a side finds no further partner, in epoch ms; null where none says so."""
+    schema = {**join.columns(side), **join.key_schema}
+    found = []
+    for reach in join.kept(side).reaches:
+        within, clock = reach.within, reach.clock
+        time = pl.col(within.earlier).cast(pl.Datetime("ns", getattr(schema[within.earlier], "time_zone", None)))
+        tick = NANOSECONDS_PER_TICK[getattr(schema[within.earlier], "time_unit", "ms")]
+        latest = time + pl.duration(nanoseconds=within.nanoseconds - within.strict * tick)
+        if clock.lasts is not None:
+            latest = latest.dt.offset_by(clock.lasts)
+        found.append(-(-latest.to_physical() // 1_000_000) + clock.behind)
+    return pl.min_horizontal(pl.lit(None, pl.Int64), *found)
+
+
+def added(before: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
+    """The rows that are there more often now than before."""
+    number = pl.int_range(pl.len()).over(now.columns).alias(_ROW)
+    numbered = [rows.with_columns(number, pl.lit(new).alias(_NEW)) for rows, new in ((before, False), (now, True))]
+    once = pl.concat(numbered).unique([*now.columns, _ROW], keep="first", maintain_order=True)  # to which NaN is equal
+    return once.filter(_NEW).select(now.columns)
