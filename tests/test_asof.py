@@ -355,13 +355,12 @@ def test_time_behind_it_runs_as_far_behind_as_a_row_waits() -> None:
 def test_explain_says_what_is_kept_for_how_long_and_why() -> None:
     told = Story(nearest(strategy="nearest", tolerance="7s"), SCHEMA, SCHEMA)._batches.explain()
     assert "nearest join_asof of two streams" in told
-    later = "until a later one of the right is there, or the watermark reaches 't' + 7s; then emitted"
     for line in (
         "key:     'k' = 'k'",
         "state:   bounded by the watermark: rows of both sides",
-        "kept:    until the watermark reaches 't' or 't', when no earlier row can come; then joined",
+        "kept:    until the watermark reaches 't', when no earlier row can come; then joined",
         "last:    of the right, the last row of each key, until a later one is there, or the watermark reach",
-        f"open:    rows of the left, {later}",
+        "what they found is behind, or the watermark reaches 't' + 7s; then emitted",
         "late:    rows of the left whose 't' and of the right whose 't' the watermark of the batch before had reached",
     ):
         assert line in told

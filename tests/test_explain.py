@@ -393,11 +393,12 @@ OPERATORS: dict[str, tuple[Callable[[], ub.StreamFrame], Any, list[str]]] = {
         None,
         [
             "state:   bounded by the watermark: rows of both sides",
-            "kept:    until the watermark reaches 't' or 't', when no earlier row can come; then joined",
+            "kept:    until the watermark reaches 't', when no earlier row can come; then joined",
             "last:    of the right, the last row of each key, until a later one is there, or the watermark reaches "
             "'t' + 5m",
-            "open:    rows of the left, until a later one of the right is there, or the watermark reaches 't' + 5m; "
-            "then emitted",
+            "open:    rows of the left, until a later one of the right is there, or the watermark is as far ahead as "
+            "what they found is behind, or the watermark reaches 't' + 5m; then emitted",
+            "null:    rows of the right whose 't' is null; dropped and counted",
         ],
     ),
     "a number": (

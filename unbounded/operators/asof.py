@@ -196,23 +196,27 @@ class AsofJoinOperator:
         equal = ", ".join(f"{ours!r} = {theirs!r}" for ours, theirs in node.by)
         grows = ["the keys"] if self._looks_back and node.by and not length else []
         grows += [] if node.is_bounded else ["the rows of the left that find nothing"]
+        reached = " or ".join(dict.fromkeys(times))
         state = f"grows with {' and '.join(grows)}" if grows else "bounded by the watermark"
         lines = {
             "state": f"{state}: rows of both sides",
             "key": equal or "none: the nearest of all rows",
-            "kept": f"until the watermark reaches {times[0]} or {times[1]}, when no earlier row can come; then joined",
+            "kept": f"until the watermark reaches {reached}, when no earlier row can come; then joined",
         }
         if self._looks_back:
             behind = f", or the watermark reaches {times[1]} + {length}" if length else ""
             lines["last"] = f"of the right, the last row of each key, until a later one is there{behind}"
         if node.waits:
             later = "a later one of the right is there"
+            if node.strategy == "nearest":
+                later += ", or the watermark is as far ahead as what they found is behind"
             until = f"{later}, or the watermark reaches {times[0]} + {length}" if length else later
             lines["open"] = f"rows of the left, until {until}; then emitted"
         lines["late"] = (
             f"rows of the left whose {times[0]} and of the right whose {times[1]} the watermark of the batch before "
             "had reached"
         )
+        lines["null"] = f"rows of the right whose {times[1]} is null"
         return lines
 
 
