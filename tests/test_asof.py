@@ -197,7 +197,7 @@ def test_a_stream_may_be_joined_with_itself() -> None:
         (frame,) = marked(frame)
         return frame.join_asof(frame, on="t", by="k", allow_exact_matches=False)
 
-    assert_unified(before, drawn_table(35), runs=3, output_mode="append")
+    assert_unified(before, drawn_table(35), runs=3)  # in append and in update mode
 
 
 @pytest.mark.parametrize("mode", ["update", "complete"])
@@ -375,6 +375,18 @@ def test_rows_that_may_wait_for_ever_are_announced_at_the_start(strategy: str) -
         nearest(strategy=strategy)(left, right).sink_memory().stop()
 
 
+def test_the_end_of_a_run_says_how_many_rows_of_the_left_wait(caplog: pytest.LogCaptureFixture) -> None:
+    feeds = [ub.MemorySource(SCHEMA), ub.MemorySource(SCHEMA)]
+    frames = [ub.scan_memory(feed, name=f"feed{i}") for i, feed in enumerate(feeds)]
+    feeds[0].add([row(1, 20), row(1, 35)])
+    feeds[1].add([row(1, 19), row(1, 32)])
+    with caplog.at_level("INFO", logger="unbounded"):
+        nearest(strategy="forward", tolerance="9s")(*frames).sink_memory(trigger=ub.available_now())
+    assert (
+        "2 rows wait: they come out when later rows move the watermark, which is at 2026-03-01T00:00:22" in caplog.text
+    )
+
+
 def test_what_is_kept_can_be_read_and_another_tolerance_is_not_continued(tmp_path: Path) -> None:
     feeds = [ub.MemorySource(SCHEMA), ub.MemorySource(SCHEMA)]
     frames = [ub.scan_memory(feed, name=f"feed{i}") for i, feed in enumerate(feeds)]
@@ -383,11 +395,11 @@ def test_what_is_kept_can_be_read_and_another_tolerance_is_not_continued(tmp_pat
     feeds[1].add([row(1, 19, 3), row(1, 30, 4)])
     query.process_all_available()
     query.stop()
-    names = ("left", "right", "last", "open")
+    names = ("waiting", "right", "last", "open")
     tables = {name: ub.read_state(tmp_path, f"join_asof-1/{name}").collect() for name in names}
     assert [tables[name]["v"].to_list() for name in names] == [[2], [4], [3], [1]]
     assert tables["open"]["v_right"].to_list() == [3]
-    with pytest.raises(ub.PlanError, match=r'two streams.*"join_asof-1/last" or "join_asof-1/left"'):
+    with pytest.raises(ub.PlanError, match=r'two streams.*"join_asof-1/last" or "join_asof-1/open"'):
         ub.read_state(tmp_path).collect()
     with pytest.raises(QueryChangedError, match="tolerance"):
         nearest(strategy="nearest", tolerance="8s")(*frames).sink_memory(checkpoint=tmp_path)

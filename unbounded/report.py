@@ -130,9 +130,10 @@ def _instant(milliseconds: int) -> str:
 def left_open(sizes: Mapping[str, Mapping[str, int]], watermark: int | None) -> str | None:
     """What to tell at the end of a run that leaves groups open or rows waiting, by the sizes of its tables; or None."""
     rows = {name: size["rows"] for name, size in sizes.items()}
-    groups, slices, waiting = (
-        sum(rows[name] for name in rows if name.endswith(end)) for end in ("/groups", "/slices", "/waiting")
+    groups, slices, *ready = (
+        sum(rows[name] for name in rows if name.endswith(end)) for end in ("/groups", "/slices", "/waiting", "/open")
     )
+    waiting = sum(ready)
     # A slice is in a window that no earlier slice of its key is in, so the windows are no fewer.
     least, at_least = groups + slices, slices > 0
     told = []

@@ -58,7 +58,7 @@ class AsofJoinOperator:
         self._open = MultimapSpec(pl.Schema(keys), pl.Schema(values), expiry=DUE)
 
     def tables(self) -> Mapping[str, TableSpec | MultimapSpec]:
-        found: dict[str, TableSpec | MultimapSpec] = {one.side: one.spec for one in self.sides}
+        found: dict[str, TableSpec | MultimapSpec] = {one.table: one.spec for one in self.sides}
         if self._looks_back:
             found["last"] = self._last
         if self._node.waits:
@@ -234,7 +234,8 @@ class _Side:
     """One of the two inputs, whose rows wait until the watermark has reached their times on both."""
 
     def __init__(self, operator: str, node: AsofJoin, side: Side) -> None:
-        self.id, self.side = f"{operator}/{side}", side
+        self.id = f"{operator}/{side}"
+        self.table = "waiting" if side == "left" else "right"  # rows that wait come out, those of the right do not
         self.late_schema = node.of(side).schema
         self._time, self._due = node.time(side), _due(node, node.time(side))
         self._closes = closing_instant({self._time: node.clock(side)}, self.late_schema)
@@ -267,7 +268,7 @@ class _Side:
 
     def reached(self, rows: pl.DataFrame, tables: Tables, batch: Batch) -> pl.DataFrame:
         """The rows that the watermark reaches now, in order of time and of arrival, with their keys."""
-        return self._waiting.due(rows, tables[self.side], batch).sort(self._time, ROW).select(self._ready)
+        return self._waiting.due(rows, tables[self.table], batch).sort(self._time, ROW).select(self._ready)
 
 
 def _due(node: AsofJoin, time: str) -> pl.Expr:
