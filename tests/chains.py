@@ -292,7 +292,8 @@ def drawn_chain(chance: Random) -> Chain:
     links: list[Link] = []
     for _ in range(chance.choice((1, 2, 2, 3, 3))):
         links += [_between(chance)] if chance.random() < 0.25 else []
-        links.append(chance.choice(_OPERATORS)(chance))
+        looks_ahead = any(isinstance(link, Nearest) for link in links)  # when it knows is its own affair
+        links.append(chance.choice(_KEEPING if looks_ahead else _OPERATORS)(chance))
     return Chain(
         delay=chance.choice(("0s", "1m", "3m")),
         first=chance.choice(("one", "one", "two", "sequential", "sequential apart")),
@@ -350,11 +351,11 @@ def _sessions(chance: Random) -> Link:
 
 
 def _distinct(chance: Random) -> Link:
-    return Distinct(chance.choice((("t",), ("k", "t"), ("f", "t"), ("k", "f", "n", "t"))), within=chance.random() < 0.3)
+    return Distinct(chance.choice((("t",), ("k", "t"), ("f", "t"), ("k", "f", "n", "t"))), within=False)
 
 
 def _distinct_within(chance: Random) -> Link:
-    return Distinct(chance.choice((("k",), ("f",), ("k", "f"), ("n",))), within=True)
+    return Distinct(chance.choice((("k",), ("f",), ("k", "f"), ("n",), ("k", "t"))), within=True)
 
 
 def _sorted(chance: Random) -> Link:
@@ -385,7 +386,8 @@ def _between(chance: Random) -> Link:
     return RowWise(chance.choice(("filter", "time filter", "rename", "lookup", "anti", "compute")))
 
 
-_OPERATORS: tuple[Callable[[Random], Link], ...] = (
+_KEEPING: tuple[Callable[[Random], Link], ...] = (
     *(_windows, _windows, _groups, _sessions, _sessions),
-    *(_distinct, _distinct_within, _sorted, _rolled, _nearest, _joined, _joined, _joined),
+    *(_distinct, _sorted, _rolled, _nearest, _joined, _joined, _joined),
 )
+_OPERATORS = (*_KEEPING, _distinct_within)

@@ -95,8 +95,7 @@ class _Reading:
         telling = [
             node
             for node in walk(plan)
-            if (tells or _forgets(node) or _mixes(node))
-            and not (_looks_ahead(node) or any(is_whole(below, mode) for below in node.inputs))
+            if (tells or _forgets(node) or _mixes(node)) and not any(is_whole(below, mode) for below in node.inputs)
         ]
         self._told = {below for node in telling for below in walk(node)}
         self._taken: dict[Node, list[pl.DataFrame]] = {
@@ -167,6 +166,9 @@ class _Reading:
             late += int(is_late.sum())
         if isinstance(join, StreamJoin) and before is not None:
             here[join] = added(before, self._met(join, self.mark)).lazy()
+        if isinstance(join, AsofJoin) and join in self._told:  # some come out earlier, which is never late either
+            answer = join.apply(*(pl.concat(sides[side], rechunk=True).lazy() for side, _ in _sides(join)))
+            here[join] = self._due(answer, closing_instant(clocks(join), join.schema), limit)
         return late
 
     def _met(self, join: StreamJoin, mark: int | None) -> pl.DataFrame:
@@ -204,20 +206,24 @@ class _Reading:
 
     def _closed(self, node: Aggregate | InOrder | Ordered | Rolling, before: int | None) -> pl.LazyFrame:
         """The rows that come out of a node in the batch that was just judged."""
-        if isinstance(node, Sessions) and self.mark is not None:
+        if self.mark is None:
+            return node.schema.to_frame().lazy()
+        if isinstance(node, Sessions):
             return node.apply(self._ended[node][-1].lazy())
         told: Node = node
         if isinstance(node, Ordered):  # whose time may be dropped, or computed anew
             told = replace(node, exprs=(*node.exprs, pl.col(node.time).alias(_TIME)))
         answer = self._answer(node, told)
-        if self.mark is None:
-            return answer.clear()
         found = closing(node) if isinstance(node, Aggregate) else clocks(told)
         if isinstance(node, Ordered):
             found = {_TIME: found[_TIME]}
-        instant = closing_instant(found, told.schema)
-        due = instant <= self.mark if before is None else (instant > before) & (instant <= self.mark)
-        return answer.filter(due).select(*node.schema)
+        return self._due(answer, closing_instant(found, told.schema), before).select(*node.schema)
+
+    def _due(self, answer: pl.LazyFrame, instant: pl.Expr, before: int | None) -> pl.LazyFrame:
+        """Those of an answer that the watermark has reached now, and had not before."""
+        if self.mark is None:
+            return answer.clear()
+        return answer.filter(instant <= self.mark if before is None else (instant > before) & (instant <= self.mark))
 
     def _first_ones(self, node: Unique, within: int) -> pl.DataFrame:
         """Of the rows that were just judged those whose value is not known; which values are known from now on."""
