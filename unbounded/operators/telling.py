@@ -8,8 +8,7 @@ import polars as pl
 
 from unbounded.lineage import clocks, passing
 from unbounded.operators import Batch, TellsLate
-from unbounded.operators.asof import AsofJoinOperator
-from unbounded.operators.joined import StreamJoinOperator
+from unbounded.operators.choosing import Joining
 from unbounded.plan import Aggregate, Node, Scan, Step, Watermark
 from unbounded.windows import Window
 
@@ -54,7 +53,7 @@ def carries(node: Aggregate) -> tuple[Watermark, str] | None:
 
 def tellers(operator: object) -> Sequence[TellsLate]:
     """Who can say which rows came too late for an operator, by its inputs: of a join each side for its own."""
-    if isinstance(operator, StreamJoinOperator | AsofJoinOperator):
+    if isinstance(operator, Joining):
         return operator.sides
     return [operator] if isinstance(operator, TellsLate) else []
 
