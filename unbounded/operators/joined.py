@@ -86,10 +86,7 @@ class StreamJoinOperator:
             "left": self._buffers["left"].under(taken["right"].rows, tables.multimaps["left"]),
             "right": self._buffers["right"].under(taken["left"].rows, tables.multimaps["right"]),
         }
-        met = {  # diagonal: what was kept does not say where its partners are
-            side: pl.concat([known[side], taken[side].rows], how="diagonal").with_row_index(_PLACE[side])
-            for side in _SIDES
-        }
+        met = {side: self._met(side, known[side], taken[side].rows) for side in _SIDES}
         pairs = self._pairs(met, known)
         matched: dict[Side, pl.Series] = {}
         if tracked := [side for side in _SIDES if self._buffers[side].tracks]:
@@ -120,6 +117,12 @@ class StreamJoinOperator:
             late=sum(one.late for one in taken.values()),
             without_time=sum(one.without_time for one in taken.values()),
         )
+
+    def _met(self, side: Side, known: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
+        """All rows of a side among which pairs are looked for; with their places where these are asked for."""
+        # Diagonal: what was kept does not say where its partners are.
+        rows = pl.concat([known, new], how="diagonal") if known.height else new
+        return rows.with_row_index(_PLACE[side]) if self._buffers[side].tracks else rows
 
     def _pairs(self, met: Mapping[Side, pl.DataFrame], known: Mapping[Side, pl.DataFrame]) -> pl.LazyFrame:
         """Each pair that the batch makes, once."""
@@ -215,6 +218,8 @@ class _Buffer:
             values=pl.Schema({**values, **self._own}),
             expiry=_EXPIRY if self._kept.reaches else None,
         )
+        shown = (*self._keys, *self._columns)
+        self._nothing = pl.DataFrame(schema={**{name: self._schema[name] for name in shown}, **self._own})
 
     # New rows -------------------------------------------------------------------------------------
     def prepared(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame:
@@ -317,6 +322,8 @@ class _Buffer:
 
     def loaded(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Stored rows, as frames have them."""
+        if not rows.height:
+            return self._nothing
         keys = {key: rows[own] for key, own in self._stored_keys.items()}
         columns = {name: rows[own] for name, own in self._columns.items()}
         return pl.DataFrame({**keys, **columns, **{name: rows[name] for name in self._own}})
