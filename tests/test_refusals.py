@@ -145,6 +145,10 @@ WRITTEN: dict[str, Case] = {
         lambda: marked().with_columns(pl.col("v").fill_null(strategy="mean").over("k", order_by="t")),
         r"fill_null\(strategy=\.\.\.\)` looks at all rows of its key\. Instead: forward_fill",
     ),
+    "rows chosen by those of the future": (
+        lambda: marked().filter(pl.col("v") > pl.col("v").shift(-1).over("k", order_by="t")),
+        r"^UNSUPPORTED_OPERATION: filter\(\) with such.*by -1 needs rows that have not come",
+    ),
     "a running sum of a number": (
         lambda: marked().with_columns(pl.lit(1).cum_sum().over("k", order_by="t")),
         r"cum_sum\(\)` of a literal, which has no rows.*pl\.col\('t'\)\.cum_count\(\) to number rows",

@@ -152,6 +152,17 @@ def test_expressions_are_those_of_all_rows_in_time(names: list[str], adds: bool,
     assert_unified(pipeline, drawn_table(seed), runs=1, seed=seed)
 
 
+@pytest.mark.parametrize("verb", ["filter", "remove"])
+def test_rows_are_chosen_by_those_around_them(verb: str) -> None:
+    def pipeline(frame: Any) -> Any:
+        known = along(v.shift(), "k").is_not_null()
+        return getattr(marked(frame), verb)(known & (v >= along(v.shift(), "k")), v.rolling_sum_by("t", "9s") > 0)
+
+    rows = drawn_table(12)
+    assert_unified(pipeline, rows, runs=4)
+    same_rows(Story(pipeline, SCHEMA).add(rows).end().answer(), pipeline(rows.lazy()).collect())
+
+
 OF_ANY_TYPE: dict[str, pl.Expr] = {
     "Float32": v.cast(pl.Float32),
     "Int8": v.cast(pl.Int8),
@@ -377,6 +388,14 @@ CHAINS: dict[str, Callable[[Any], Any]] = {
         .group_by_dynamic("t", every="10s")
         .agg(v.max(), pl.len())
     ),
+    "sums once": lambda f: f.select("k", "t", c=along(b.cum_sum(), "k")).pipe(ub.unique_within_watermark, ["k", "c"]),
+    "sums once per time, by its window": lambda f: f.with_columns(t.dt.truncate("3s"), c=along(b.cum_sum(), "k")).pipe(
+        ub.unique_within_watermark, ["t", "k", "c"]
+    ),
+    "changes once": lambda f: f.filter(v != along(v.shift(), "k")).pipe(ub.unique_within_watermark, ["k", "v"]),
+    "windows once": lambda f: (
+        f.rolling("t", period="9s", offset="0s", group_by="k").agg(v.sum()).pipe(ub.unique_within_watermark, ["k", "v"])
+    ),
     "first ones of sums": lambda f: f.select("t", along(v.cum_sum(), "k")).unique(["t", "v"]),
     "sessions of numbered rows": lambda f: (
         f.with_columns(n=along(v.cum_count(), "k"))
@@ -396,8 +415,9 @@ CHAINS: dict[str, Callable[[Any], Any]] = {
 def test_what_looks_around_stands_behind_and_before_other_operators(chain: str) -> None:
     rows = drawn_table(8, height=40)
     assert_unified(lambda frame: CHAINS[chain](marked(frame)), rows, runs=8, output_mode="append")
-    story = Story(lambda frame: CHAINS[chain](marked(frame)), SCHEMA).add(rows).end()
-    same_rows(story.answer(), CHAINS[chain](marked(rows.lazy())).collect())
+    if "once" not in chain:  # which values are forgotten meanwhile
+        story = Story(lambda frame: CHAINS[chain](marked(frame)), SCHEMA).add(rows).end()
+        same_rows(story.answer(), CHAINS[chain](marked(rows.lazy())).collect())
 
 
 def test_rows_of_a_join_meet_those_around_them() -> None:

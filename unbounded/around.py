@@ -23,7 +23,7 @@ __all__ = ["LooksAround"]
 
 
 class LooksAround:
-    """The verbs of `pl.LazyFrame` in which each row meets those around it: `rolling`, `with_columns` and `select`.
+    """The verbs of `pl.LazyFrame` in which a row meets those around it: `rolling`, `with_columns`, `select`, `filter`.
 
     In expressions a row looks at a stretch of time with `rolling_*_by("time", window_size=...)` or `rolling("time",
     period=...)`, per key with `over("key")` behind it; and at rows before it with `over("key", order_by="time")` behind
@@ -47,14 +47,14 @@ class LooksAround:
 
     def with_columns(self, *exprs: IntoExpr | Iterable[IntoExpr], **named_exprs: IntoExpr) -> Self:
         """Add or replace columns, each computed from its row, or from those around it in the order of event time."""
-        found = expand(self._plan.schema, exprs, named_exprs)
-        along = any(map(looks_along_time, found))
-        return self._along_time("with_columns", found) if along else self._step("with_columns", found)
+        return self._around_or_alone("with_columns", expand(self._plan.schema, exprs, named_exprs))
 
     with_columns_seq = with_columns
 
-    def _along_time(self, verb: str, exprs: tuple[pl.Expr, ...]) -> Self:
-        """`select` or `with_columns` of expressions of which some look along time."""
+    def _around_or_alone(self, verb: str, exprs: tuple[pl.Expr, ...]) -> Self:
+        """A verb of expressions, of which some may look along time."""
+        if not any(map(looks_along_time, exprs)):
+            return self._step(verb, exprs)
         return self._around(ordered(self._plan, verb, exprs, self._times))
 
     @property

@@ -63,17 +63,17 @@ class StreamFrame(Joinable, LooksAround, NamesOfFrames, Positional, Reducible, S
     # Rows ---------------------------------------------------------------------------------------
     def filter(self, *predicates: Any, **constraints: Any) -> StreamFrame:
         """Keep the rows for which every predicate is true."""
-        return self._step("filter", self._predicates(predicates, constraints))
+        return self._around_or_alone("filter", self._predicates(predicates, constraints))
 
     def remove(self, *predicates: Any, **constraints: Any) -> StreamFrame:
         """Leave out the rows for which every predicate is true."""
-        return self._step("remove", self._predicates(predicates, constraints))
+        return self._around_or_alone("remove", self._predicates(predicates, constraints))
 
     def select(self, *exprs: IntoExpr | Iterable[IntoExpr], **named_exprs: IntoExpr) -> StreamFrame:
         """Columns as in `with_columns`; or, if every expression is an aggregate, one row over the whole stream."""
         found = expand(self._plan.schema, exprs, named_exprs)
         if any(map(looks_along_time, found)):
-            return self._along_time("select", found)
+            return self._around_or_alone("select", found)
         reasons = {expr.meta.output_name(): why_not_rowwise(expr, self._plan.schema) for expr in found}
         literal = {expr.meta.output_name() for expr in found if not expr.meta.root_names()}
         rowwise = [name for name, reason in reasons.items() if reason is None and name not in literal]

@@ -21,7 +21,10 @@ __all__ = ["Ordered", "Rolling", "ordered", "refuse_order"]
 
 @dataclass(frozen=True, eq=False)
 class Ordered(Verb):
-    """`select` or `with_columns` that looks along `time`. A row without a time has no place there, and is left out."""
+    """`select`, `with_columns`, `filter` or `remove` that looks along `time`.
+
+    A row without a time has no place there, and is left out.
+    """
 
     time: str = field(kw_only=True)
 
@@ -73,7 +76,7 @@ def _in_order(rows: pl.LazyFrame, time: str) -> pl.LazyFrame:
 
 
 def ordered(node: Node, verb: str, exprs: tuple[pl.Expr, ...], times: Collection[str]) -> Ordered:
-    """`select` or `with_columns` of a stream with expressions that look along time; `times` tell event time there.
+    """A verb of a stream with expressions that look along time; `times` tell event time there.
 
     UnsupportedOperationError with every reason why they cannot be kept up to date.
     """

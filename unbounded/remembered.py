@@ -37,8 +37,8 @@ def read_state(
     """What an operator of a query remembers, as it was after a batch; read now, whether the query runs or not.
 
     An aggregate gives its keys and finished aggregates under the user's names, with windows, as the step itself makes
-    them: a `having` behind it leaves nothing out. `unique` gives the values it has seen; `top_k`, `tail` and
-    `merge_sorted` the rows they keep; `head`, `slice` and `with_row_index` how many rows came.
+    them: a `having` behind it leaves nothing out. `unique` gives the values it has seen; `top_k`, `tail`,
+    `merge_sorted` and what looks along time the rows they keep; `head`, `slice` and `with_row_index` how many came.
 
     operator: such as "aggregate-1", as `explain()` names it; may be left out when there is one. With the name of a
         table behind it, "aggregate-1/groups", that table as it is stored.

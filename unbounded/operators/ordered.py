@@ -40,7 +40,7 @@ class OrderedOperator:
         self.id, self._node, self._along = id, node, node.along
         given = node.input.schema
         needed = {node.time, *(name for expr in _read(node) for name in columns_of(expr))}
-        if isinstance(node, Ordered) and node.verb == "with_columns":
+        if isinstance(node, Ordered) and node.verb != "select":
             needed |= set(given)
         schema = {name: dtype for name, dtype in given.items() if name in needed}
         self._waiting = Waiting(schema, (node.time,), clocks(node.input)[node.time], self._along.ahead)
@@ -82,9 +82,8 @@ class OrderedOperator:
         met = due
         for stage in self._stages:
             met = stage.meet(met, taken.rows, tables, batch)
-        columns = _in(batch, self._along.columns)
-        adds_to = isinstance(self._node, Ordered) and self._node.verb == "with_columns"
-        shown = met.lazy().with_columns(columns) if adds_to else met.lazy().select(columns)
+        verb = self._node.verb if isinstance(self._node, Ordered) else "select"
+        shown: pl.LazyFrame = getattr(met.lazy(), verb)(*_in(batch, self._along.columns))
         return Change(
             rows=shown.select(*self._node.schema),
             taken=rows.height,

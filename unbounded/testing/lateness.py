@@ -36,6 +36,7 @@ from unbounded.sequence import waits
 from unbounded.sessions import BOUNDARIES, END, Sessions
 from unbounded.testing.partners import added, met
 from unbounded.testing.story import Taken
+from unbounded.windows import LABEL
 
 __all__ = ["Truth", "comes_in_time", "truth"]
 
@@ -211,12 +212,17 @@ class _Reading:
         if isinstance(node, Sessions):
             return node.apply(self._ended[node][-1].lazy())
         told: Node = node
-        if isinstance(node, Ordered):  # whose time may be dropped, or computed anew
-            told = replace(node, exprs=(*node.exprs, pl.col(node.time).alias(_TIME)))
+        time = ""
+        match node:
+            case Ordered(verb="select" | "with_columns"):  # its time may be dropped, or computed anew
+                told, time = replace(node, exprs=(*node.exprs, pl.col(node.time).alias(_TIME))), _TIME
+            case Ordered():
+                time = node.time
+            case Rolling():
+                time = LABEL
         answer = self._answer(node, told)
         found = closing(node) if isinstance(node, Aggregate) else clocks(told)
-        if isinstance(node, Ordered):
-            found = {_TIME: found[_TIME]}
+        found = {time: found[time]} if time else found
         return self._due(answer, closing_instant(found, told.schema), before).select(*node.schema)
 
     def _due(self, answer: pl.LazyFrame, instant: pl.Expr, before: int | None) -> pl.LazyFrame:
