@@ -182,9 +182,10 @@ class Joined:
 
 @dataclass(frozen=True)
 class Rolled:
-    """What came up to some time before each row."""
+    """What came within some time of each row."""
 
     period: str
+    offset: str | None
     by: tuple[str, ...]
     value: str
 
@@ -192,7 +193,7 @@ class Rolled:
         frame = _timed(frame)
         if _bounded(frame):
             frame = frame.sort("t")
-        rows = frame.rolling("t", period=self.period, group_by=self.by or None)
+        rows = frame.rolling("t", period=self.period, offset=self.offset, group_by=self.by or None)
         return rows.agg(_with_keys(self.by, self.value)).select(*SCHEMA)
 
 
@@ -372,7 +373,8 @@ def _joined(chance: Random) -> Link:
 
 
 def _rolled(chance: Random) -> Link:
-    return Rolled(chance.choice(("1m", "3m")), chance.choice(_BY), _value(chance))
+    offset = chance.choice((None, None, "0s", "-30s", "-5m"))
+    return Rolled(chance.choice(("1m", "3m")), offset, chance.choice(_BY), _value(chance))
 
 
 def _nearest(chance: Random) -> Link:
