@@ -7,6 +7,7 @@ keys.py        from keys to numbers, by     index.py       their hashes
 lists.py       from numbers to slots        numbers.py     which are free
 slots.py       rows in records of words     arrays.py      that grow and shrink at their end
 expiry.py      which rows are due           folding.py     how rows of one key become one
+young.py       rows of a multimap that came last, before they are found by key
 """
 
 from __future__ import annotations
