@@ -199,21 +199,31 @@ class Rolled:
 
 @dataclass(frozen=True)
 class Nearest:
-    """How far the nearest row beside is, in seconds."""
+    """With how far the nearest row beside is, or of its own. Which one of a time that is, where they come out of an
+    operator, would be chance."""
 
-    strategy: Any
-    by: Literal["k"] | None
+    strategy: Literal["backward", "forward", "nearest"]
+    by: tuple[str, ...]
     tolerance: str | None
+    exact: bool
+    itself: bool
 
     def __call__(self, frame: Frame, beside: Frame) -> Frame:
-        left, right = _timed(frame), _timed(beside).select("k", "t", found="t")
+        other = frame if self.itself else beside
         if _bounded(frame):
-            left, right = left.sort("t"), right.sort("t")
-        if self.by is None:
-            right = right.drop("k")
-        tolerance = self.tolerance if self.strategy == "backward" else self.tolerance or "2m"
-        nearest = left.join_asof(right, on="t", by=self.by, strategy=self.strategy, tolerance=tolerance)
-        return nearest.with_columns(n=(t - pl.col("found")).dt.total_seconds()).select(*SCHEMA)
+            frame, other = frame.sort("t"), other.sort("t")
+        found = frame.join_asof(
+            other,
+            on="t",
+            by=self.by or None,
+            strategy=self.strategy,
+            tolerance=self.tolerance,
+            allow_exact_matches=self.exact,
+            coalesce=False,
+            check_sortedness=False,
+        )
+        away = (_RIGHT["t"] - t).dt.total_seconds()
+        return found.select("k", "f", (n.fill_null(0) + away.fill_null(-1)).alias("n"), "t")
 
 
 @dataclass(frozen=True)
@@ -378,8 +388,16 @@ def _rolled(chance: Random) -> Link:
 
 
 def _nearest(chance: Random) -> Link:
-    strategy = chance.choice(("backward", "forward", "nearest"))
-    return Nearest(strategy, chance.choice(("k", None)), chance.choice((None, "1m", "3m")))
+    strategies: tuple[Literal["backward", "forward", "nearest"], ...] = ("backward", "forward", "nearest")
+    strategy = chance.choice(strategies)
+    tolerances = ("0s", "1m", "3m", None if strategy == "backward" else "10m")  # without one, no time goes on
+    return Nearest(
+        strategy=strategy,
+        by=chance.choice(_BY),
+        tolerance=chance.choice(tolerances),
+        exact=chance.random() < 0.7,
+        itself=chance.random() < 0.3,
+    )
 
 
 def _between(chance: Random) -> Link:

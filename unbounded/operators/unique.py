@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from unbounded.asof import AsofJoin
 from unbounded.durations import shortest
 from unbounded.lineage import clocks
 from unbounded.operators import Batch, Change, closing_instant
@@ -32,7 +33,7 @@ class UniqueOperator:
         # A row that is late is dropped also where its time does not tell rows apart, as in Spark.
         self._clocks = self._closing or below
         # Groups and pairs come out in no order. In that of their times, which come out together does not matter.
-        waited = (Aggregate, StreamJoin)
+        waited = (Aggregate, StreamJoin, AsofJoin)
         self._in_time_order = node.within is not None and any(isinstance(one, waited) for one in walk(node.input))
         expiry = {_EXPIRY: pl.Int64()} if self._closing else {}
         self._seen = TableSpec(

@@ -53,8 +53,7 @@ class Truth:
     marks: Mapping[int, int | None]
     """The watermark by number of batch, by which it evicts and the next one judges lateness, in epoch ms."""
     given: Mapping[int, pl.DataFrame]
-    """In append mode, the rows that become final in a batch, by its number; not for a `join_asof` of two streams, which
-    may know the nearest row before the watermark says so."""
+    """In append mode, the rows that become final in a batch, by its number."""
 
 
 def truth(plan: Node, mode: Mode, batches: Sequence[Taken], policy: WatermarkPolicy = "min") -> Truth:
@@ -63,7 +62,7 @@ def truth(plan: Node, mode: Mode, batches: Sequence[Taken], policy: WatermarkPol
     reading, telling = _Reading(plan, mode, policy), _Reading(plan, mode, policy, tells=True)
     late, marks, given = {}, {}, {}
     for batch in batches:
-        if mode == "append" and not _looks_ahead(plan):
+        if mode == "append":
             telling.take(batch)
             given[batch.intent.batch] = telling.given.collect(engine="in-memory")
         if gone := reading.take(batch):
@@ -157,7 +156,7 @@ class _Reading:
     ) -> int:
         """Keep the rows of each side that count; how many came too late."""
         late, sides = 0, self._sides[join]
-        before = self._met(join, limit) if isinstance(join, StreamJoin) and join in self._told else None
+        before = self._met(join, limit) if join in self._told else None
         for side, below in _sides(join):
             if side not in sides:
                 continue
@@ -165,14 +164,11 @@ class _Reading:
             is_late = _is_late(_closing_times_of_side(join, side, given), limit)
             sides[side].append(given.filter(~is_late))
             late += int(is_late.sum())
-        if isinstance(join, StreamJoin) and before is not None:
+        if before is not None:
             here[join] = added(before, self._met(join, self.mark)).lazy()
-        if isinstance(join, AsofJoin) and join in self._told:  # some come out earlier, which is never late either
-            answer = join.apply(*(pl.concat(sides[side], rechunk=True).lazy() for side, _ in _sides(join)))
-            here[join] = self._due(answer, closing_instant(clocks(join), join.schema), limit)
         return late
 
-    def _met(self, join: StreamJoin, mark: int | None) -> pl.DataFrame:
+    def _met(self, join: StreamJoin | AsofJoin, mark: int | None) -> pl.DataFrame:
         """What has come out of a join of the rows so far when the watermark stands there."""
         sides = [
             pl.concat([below.schema.to_frame(), *self._sides[join][side]], rechunk=True).lazy()
@@ -223,20 +219,16 @@ class _Reading:
         answer = self._answer(node, told)
         found = closing(node) if isinstance(node, Aggregate) else clocks(told)
         found = {time: found[time]} if time else found
-        return self._due(answer, closing_instant(found, told.schema), before).select(*node.schema)
-
-    def _due(self, answer: pl.LazyFrame, instant: pl.Expr, before: int | None) -> pl.LazyFrame:
-        """Those of an answer that the watermark has reached now, and had not before."""
-        if self.mark is None:
-            return answer.clear()
-        return answer.filter(instant <= self.mark if before is None else (instant > before) & (instant <= self.mark))
+        instant = closing_instant(found, told.schema)
+        due = instant <= self.mark if before is None else (instant > before) & (instant <= self.mark)
+        return answer.filter(due).select(*node.schema)
 
     def _first_ones(self, node: Unique, within: int) -> pl.DataFrame:
         """Of the rows that were just judged those whose value is not known; which values are known from now on."""
         rows = self._taken[node].pop()
         expiry = closing_instant(clocks(node.input), node.schema) + within
         new = rows.with_columns(expiry.alias(_EXPIRY), pl.lit(value=True).alias(_NEW))
-        if any(isinstance(one, Aggregate | StreamJoin) for one in walk(node.input)):
+        if any(isinstance(one, Aggregate | StreamJoin | AsofJoin) for one in walk(node.input)):
             new = new.sort(_EXPIRY, *clocks(node.input), nulls_last=True, maintain_order=True)
         known = self._known.get(node, new.clear()).with_columns(pl.lit(value=False).alias(_NEW))
         both = pl.concat([known, new]).unique(node.subset, keep="first", maintain_order=True)
@@ -297,10 +289,6 @@ def _is_late(closes: pl.Series, limit: int | None) -> pl.Series:
     if limit is None:
         return pl.repeat(value=False, n=len(closes), eager=True)
     return (closes <= limit).fill_null(value=False)
-
-
-def _looks_ahead(node: Node) -> bool:
-    return any(isinstance(one, AsofJoin) for one in walk(node))
 
 
 def _forgets(node: Node) -> bool:

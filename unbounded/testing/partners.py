@@ -6,7 +6,8 @@ from typing import Final
 
 import polars as pl
 
-from unbounded.operators import FINAL
+from unbounded.asof import FOUND, AsofJoin
+from unbounded.operators import FINAL, closing_instant
 from unbounded.pairs import Side, StreamJoin
 from unbounded.windows import NANOSECONDS_PER_TICK
 
@@ -14,14 +15,17 @@ __all__ = ["added", "met"]
 
 _NEW: Final = "__new__"
 _ROW: Final = "__row__"
+_UNTIL: Final = "__until__"
 _SIDES: Final[tuple[Side, Side]] = ("left", "right")
 
 
-def met(join: StreamJoin, left: pl.LazyFrame, right: pl.LazyFrame, mark: int | None) -> pl.DataFrame:
+def met(join: StreamJoin | AsofJoin, left: pl.LazyFrame, right: pl.LazyFrame, mark: int | None) -> pl.DataFrame:
     """All pairs of these rows, and where they are shown the rows without a partner that can find none any more.
 
-    `mark` is the watermark in epoch ms, None before there is one.
+    Of a `join_asof` the rows whose nearest one is known. `mark` is the watermark in epoch ms, None before there is one.
     """
+    if isinstance(join, AsofJoin):
+        return _settled(join, left, right, mark)
     answer = join.apply(left, right).collect(engine="in-memory")
     rows = dict(zip(_SIDES, (left, right), strict=True))
     possible = {
@@ -50,6 +54,27 @@ def _last_partner(join: StreamJoin, side: Side) -> pl.Expr:
             latest = latest.dt.offset_by(clock.lasts)
         found.append(-(-latest.to_physical() // 1_000_000) + clock.behind)
     return pl.min_horizontal(pl.lit(None, pl.Int64), *found)
+
+
+def _settled(join: AsofJoin, left: pl.LazyFrame, right: pl.LazyFrame, mark: int | None) -> pl.DataFrame:
+    able = pl.all_horizontal(pl.col(name).is_not_null() for name in {join.left_on, *(ours for ours, _ in join.by)})
+    parts = [join.apply(left.filter(~able), right.clear())]
+    if mark is not None:
+        reached = right.filter(_reached(join, join.right_on) <= mark)
+        time, found = pl.col(join.left_on), pl.col(FOUND)
+        as_far_ahead = time.to_physical() + (time.to_physical() - found.to_physical()).clip(lower_bound=0)
+        furthest = time.to_physical() + pl.lit(join.ticks, pl.Int64)
+        until = pl.when(found.is_null()).then(furthest).otherwise(as_far_ahead).cast(join.dtype)
+        rows = join.apply(left.filter(able), reached.with_columns(pl.col(join.right_on).alias(FOUND)))
+        rows = rows.with_columns((until if join.waits else time).alias(_UNTIL))
+        last = _reached(join, _UNTIL).fill_null(FINAL - 1)
+        parts.append(rows.filter(_reached(join, join.left_on) <= mark, last <= mark).select(*join.schema))
+    return pl.concat(parts).collect(engine="in-memory")
+
+
+def _reached(join: AsofJoin, time: str) -> pl.Expr:
+    """The watermark at which both sides have come as far as a time."""
+    return pl.max_horizontal(closing_instant({time: join.clock(side)}, {time: join.dtype}) for side in _SIDES)
 
 
 def added(before: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
