@@ -248,6 +248,20 @@ def test_a_row_without_a_partner_comes_out_when_none_can_come() -> None:
     assert story.answer().filter(k == 1)["k_right"].to_list() == [None]
 
 
+@pytest.mark.parametrize("how", ["inner", "left"])
+def test_a_row_is_there_for_a_partner_at_the_last_instant(how: str) -> None:
+    def pipeline(left: Any, right: Any) -> Any:
+        left, right = marked(left, right, delay="0s")
+        return left.ub.join_where(right, k == their_k, their_t <= t + pl.duration(seconds=30), their_t >= t, how=how)
+
+    story = Story(pipeline, SCHEMA, SCHEMA).add([row(1, 0)])
+    for feed in (0, 1):
+        story.add([row(2, 29.999)], feed)
+    story.run().add([row(1, 30)], feed=1).end()
+    pairs = story.answer().select("t", "t_right").drop_nulls().sort("t").rows()
+    assert pairs == [(at(0), at(30)), (at(29.999), at(29.999))]
+
+
 def test_a_row_that_is_late_is_counted_and_comes_out_neither_paired_nor_alone() -> None:
     story = Story(near("full"), SCHEMA, SCHEMA)
     story.add([row(1, 100)], feed=0).add([row(1, 100)], feed=1).run()
