@@ -18,7 +18,7 @@ from unbounded.asof import FOUND, AsofJoin
 from unbounded.durations import shortest
 from unbounded.operators import FINAL, Batch, Change, Tables, closing_instant
 from unbounded.operators.answer import Answer
-from unbounded.operators.waiting import DUE, ROW, Waiting
+from unbounded.operators.waiting import DUE, ROW, numbered, waiting_table
 from unbounded.pairs import Side
 from unbounded.state import Multimap, MultimapSpec, Table, TableSpec
 
@@ -242,8 +242,7 @@ class _Side:
         self._never_null = list(dict.fromkeys([self._time, *(pair[side == "right"] for pair in node.by)]))
         keys = node.keys(side) or [pl.lit(0, dtype).alias(name) for name, dtype in _ONE.items()]
         self._ready = [*keys, *(map(pl.col, node.left.schema if side == "left" else node.payload))]
-        self._waiting = Waiting(self.late_schema)
-        self.spec = self._waiting.spec
+        self.spec = waiting_table(self.late_schema)
 
     def late_rows(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame:
         """Those that came too late."""
@@ -268,7 +267,11 @@ class _Side:
 
     def reached(self, rows: pl.DataFrame, tables: Tables, batch: Batch) -> pl.DataFrame:
         """The rows that the watermark reaches now, in order of time and of arrival, with their keys."""
-        return self._waiting.due(rows, tables[self.table], batch).sort(self._time, ROW).select(self._ready)
+        table = tables[self.table]
+        table.insert(numbered(rows, batch))
+        if batch.watermark is None:
+            return rows.clear().select(self._ready)
+        return table.expire(batch.watermark).sort(self._time, ROW).select(self._ready)
 
 
 def _due(node: AsofJoin, time: str) -> pl.Expr:

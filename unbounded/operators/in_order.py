@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import polars as pl
 
 from unbounded.lineage import Clock, clocks
 from unbounded.operators import Batch, Change, closing_instant
 from unbounded.operators.answer import Answer
+from unbounded.operators.waiting import DUE, ROW, numbered, waiting_table
 from unbounded.plan import InOrder
 from unbounded.state import Table, TableSpec
 
-__all__ = ["ROW", "InOrderOperator", "InTime", "Waiting"]
-
-ROW: Final = "__row__"
-"""The column that says in which order rows came, over all batches."""
-
-_EXPIRY: Final = "__expiry__"
-_ROWS_OF_A_BATCH: Final = 2**32  # more than a frame can have; leaves room in an Int64 for two billion batches
+__all__ = ["InOrderOperator", "InTime", "Waiting"]
 
 
 @dataclass(frozen=True)
@@ -43,12 +38,7 @@ class Waiting:
         self.clocks = {keys[0]: clock}
         self.instant = closing_instant(self.clocks, self._schema)
         """When the watermark has reached a row, in epoch ms."""
-        self.spec = TableSpec(
-            key=pl.Schema({ROW: pl.Int64()}),
-            values=pl.Schema({**self._schema, _EXPIRY: pl.Int64()}),
-            merge=tuple(pl.col(name).last() for name in (*self._schema, _EXPIRY)),
-            expiry=_EXPIRY,
-        )
+        self.spec = waiting_table(self._schema)
 
     @property
     def answer(self) -> Answer:
@@ -61,14 +51,13 @@ class Waiting:
 
     def prepared(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         """What to collect of rows."""
-        return rows.select(*self._schema, (self.instant + self._ahead).alias(_EXPIRY))
+        return rows.select(*self._schema, (self.instant + self._ahead).alias(DUE))
 
     def take(self, rows: pl.DataFrame, table: Table, batch: Batch) -> InTime:
         """Let prepared rows wait."""
-        timed = rows.filter(pl.col(_EXPIRY).is_not_null())
-        in_time = timed if batch.late is None else timed.filter(pl.col(_EXPIRY) > batch.late + self._ahead)
-        first = pl.lit(batch.id * _ROWS_OF_A_BATCH, pl.Int64)
-        in_time = in_time.with_columns((pl.int_range(pl.len(), dtype=pl.Int64) + first).alias(ROW))
+        timed = rows.filter(pl.col(DUE).is_not_null())
+        in_time = timed if batch.late is None else timed.filter(pl.col(DUE) > batch.late + self._ahead)
+        in_time = numbered(in_time, batch)
         table.insert(in_time)
         return InTime(in_time, late=timed.height - in_time.height, without_time=rows.height - timed.height)
 
@@ -76,7 +65,7 @@ class Waiting:
         """The rows whose time has come, in order; they wait no longer."""
         if batch.watermark is None:
             return pl.DataFrame(schema={**self.spec.key, **self._schema})
-        return table.expire(batch.watermark).drop(_EXPIRY).sort(*self._keys, ROW)
+        return table.expire(batch.watermark).drop(DUE).sort(*self._keys, ROW)
 
 
 class InOrderOperator:

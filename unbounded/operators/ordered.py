@@ -19,7 +19,8 @@ from unbounded.looking import Stage
 from unbounded.now import at, tells_time
 from unbounded.operators import Batch, Change, Tables
 from unbounded.operators.answer import Answer
-from unbounded.operators.in_order import ROW, Waiting
+from unbounded.operators.in_order import Waiting
+from unbounded.operators.waiting import DUE, ROW
 from unbounded.ordered import Ordered, Rolling
 from unbounded.state import Multimap, MultimapSpec, TableSpec
 
@@ -27,7 +28,6 @@ __all__ = ["OrderedOperator"]
 
 _ALL: Final = "__all__"
 _BACK: Final = "__back__"
-_EXPIRY: Final = "__expiry__"
 
 
 class OrderedOperator:
@@ -62,7 +62,7 @@ class OrderedOperator:
             "kind": "in order of time",
             "time": self._node.time,
             "ahead": self._along.ahead,
-            "columns": {name: str(dtype) for name, dtype in self._waiting.spec.values.items() if name != _EXPIRY},
+            "columns": {name: str(dtype) for name, dtype in self._waiting.spec.values.items() if name != DUE},
             "looks": [one.pinned() for one in self._stages],
         }
 
@@ -248,8 +248,8 @@ class _Within(_Looking):
         values = {name: self._before[name] for name in (self._time, *self._reads) if name not in self._keys}
         return MultimapSpec(
             key=self._key_schema,
-            values=pl.Schema({**values, ROW: pl.Int64(), _EXPIRY: pl.Int64()}),
-            expiry=_EXPIRY,
+            values=pl.Schema({**values, ROW: pl.Int64(), DUE: pl.Int64()}),
+            expiry=DUE,
         )
 
     def meet(self, due: pl.DataFrame, new: pl.DataFrame, tables: Tables, batch: Batch) -> pl.DataFrame:
@@ -276,10 +276,10 @@ class _Within(_Looking):
         return rows.hstack(made.select(call.name for call in self._stage.calls))
 
     def _remember(self, rows: pl.DataFrame, table: Multimap, batch: Batch) -> None:
-        expiry = (self._waiting.instant + (self._stage.reach or 0) + self._ahead).alias(_EXPIRY)
-        rows = rows.select(*self.spec.key, *(name for name in self.spec.values if name != _EXPIRY), expiry)
+        expiry = (self._waiting.instant + (self._stage.reach or 0) + self._ahead).alias(DUE)
+        rows = rows.select(*self.spec.key, *(name for name in self.spec.values if name != DUE), expiry)
         if batch.watermark is not None and not self._stage.ahead:  # the others are looked at first
-            rows = rows.filter(pl.col(_EXPIRY) > batch.watermark)
+            rows = rows.filter(pl.col(DUE) > batch.watermark)
         table.append(rows)
 
     def explain(self) -> str:
