@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,17 @@ def test_the_end_of_a_run_says_what_stays_open(caplog: pytest.LogCaptureFixture)
     frame.sink_memory(trigger=ub.available_now())
     assert "1 group stays open: it comes out" in caplog.text
     assert "final=True" in caplog.text
+
+
+def test_the_end_of_a_run_says_how_many_rows_may_come_out_without_a_partner(caplog: pytest.LogCaptureFixture) -> None:
+    feeds = [ub.MemorySource({"k": pl.String, "t": pl.Datetime}) for _ in range(2)]
+    ours, theirs = (ub.scan_memory(feed, name=f"{i}", watermark=("t", "1h")) for i, feed in enumerate(feeds))
+    feeds[0].add([{"k": "a", "t": datetime(2026, 1, 1)}, {"k": "b", "t": datetime(2026, 1, 1)}])
+    feeds[1].add([{"k": "a", "t": datetime(2026, 1, 1)}])
+    for how, told in (("inner", ""), ("left", "up to 2 rows of a join wait for a partner: they come out when")):
+        caplog.clear()
+        ours.join(theirs, on=["k", "t"], how=how).sink_memory(trigger=ub.available_now())
+        assert (told in caplog.text) if told else not caplog.text
 
 
 def python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:

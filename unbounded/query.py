@@ -209,7 +209,8 @@ class MicroBatches:
         """How much an ended run has not emitted yet, and until when; None where nothing waits."""
         if self._mode != "append" or not self._flow.evicts:
             return None
-        return left_open(self._home.metrics(), self._last.watermark if self._last is not None else None)
+        now = self._last.watermark if self._last is not None else None
+        return left_open(self._home.metrics(), now, self._flow.lonely)
 
     def describe_pending(self) -> str:
         """Where the run stands, with what the batch reads, for error messages."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -127,13 +127,16 @@ def _instant(milliseconds: int) -> str:
     return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def left_open(sizes: Mapping[str, Mapping[str, int]], watermark: int | None) -> str | None:
-    """What to tell at the end of a run that leaves groups open or rows waiting, by the sizes of its tables; or None."""
+def left_open(sizes: Mapping[str, Mapping[str, int]], watermark: int | None, lonely: Collection[str]) -> str | None:
+    """What to tell at the end of a run that leaves groups open or rows waiting, by the sizes of its tables; or None.
+
+    Of the rows in `lonely` tables only those come out that find no partner.
+    """
     rows = {name: size["rows"] for name, size in sizes.items()}
     groups, slices, *ready = (
         sum(rows[name] for name in rows if name.endswith(end)) for end in ("/groups", "/slices", "/waiting", "/open")
     )
-    waiting = sum(ready)
+    waiting, unmatched = sum(ready), sum(rows[name] for name in lonely)
     # A slice is in a window that no earlier slice of its key is in, so the windows are no fewer.
     least, at_least = groups + slices, slices > 0
     told = []
@@ -142,10 +145,12 @@ def left_open(sizes: Mapping[str, Mapping[str, int]], watermark: int | None) -> 
         told.append("1 group stays open" if one else f"{'at least ' if at_least else ''}{least:,} groups stay open")
     if waiting:
         told.append("1 row waits" if waiting == 1 else f"{waiting:,} rows wait")
+    if unmatched:
+        told.append(f"up to {unmatched:,} row{'s' * (unmatched > 1)} of a join wait for a partner")
     if not told:
         return None
     now = f"is at {_instant(watermark)}" if watermark is not None else "is not set yet"
-    alone = least + waiting == 1 and not at_least
+    alone = least + waiting == 1 and not at_least and not unmatched
     end = ("end" if least else "time") + "s" * (not alone)
     return (
         f"{' and '.join(told)}: {'it comes' if alone else 'they come'} out when later rows move the watermark, which "

@@ -23,6 +23,7 @@ from unbounded.operators.answer import schema_text, spec_record
 from unbounded.operators.bounded import BoundedTables
 from unbounded.operators.choosing import Joining, kind_of, operator_of
 from unbounded.operators.explaining import explained
+from unbounded.operators.joined import StreamJoinOperator
 from unbounded.operators.modes import may_repeat_keys
 from unbounded.operators.telling import carries, counts, late_of
 from unbounded.partials.columns import overflow
@@ -130,6 +131,11 @@ class Flow:
     def evicts(self) -> bool:
         """Whether a moved watermark alone is worth a batch."""
         return any(operator.evicts for operator in self.operators)
+
+    @property
+    def lonely(self) -> set[str]:
+        """The tables whose rows come out if they find no partner."""
+        return {table for one in self.operators if isinstance(one, StreamJoinOperator) for table in one.lonely}
 
     @cached_property
     def key(self) -> tuple[str, ...]:

@@ -68,6 +68,11 @@ class StreamJoinOperator:
         return {"kind": "join", "how": node.how, "keys": keys, "conditions": conditions, "columns": columns}
 
     @property
+    def lonely(self) -> Sequence[str]:
+        """The tables whose rows come out if they find no partner."""
+        return [f"{self.id}/{side}" for side, buffer in self._buffers.items() if buffer.shows_alone]
+
+    @property
     def sides(self) -> Sequence[TellsLate]:
         """Left and right, each of which can say which of its rows are late."""
         return tuple(self._buffers.values())
