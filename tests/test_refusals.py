@@ -98,7 +98,7 @@ WRITTEN: dict[str, Case] = {
     ),
     "rows around each row in the order of two columns": (
         lambda: marked().with_columns(pl.col("v").diff().over("k", order_by=["t", "v"])),
-        r"row_encode.*Instead: the order of 't'",
+        r"in the order of 't', 'v' cannot.*Instead: the order of 't', in which rows of equal times",
     ),
     "rows around each row in two orders": (
         lambda: marked().with_columns(
@@ -274,6 +274,10 @@ WRITTEN: dict[str, Case] = {
         lambda: frame().with_watermark("t", "1h").join_asof(frame().rename({"t": "u"}), left_on="t", right_on="u"),
         r"of the right, 'u', has no watermark.*Add to the right \.pipe\(ub\.with_watermark, \"u\", \"10m\"\)",
     ),
+    "join_asof of streams on a number": (
+        lambda: frame().with_watermark("t", "1h").join_asof(frame().with_watermark("t", "1h"), on="v"),
+        r"the order of event time, and 'v' is Int64\. Join on columns with a watermark, e\.g\. on='t', or",
+    ),
     "join_asof behind one without a bound": (
         lambda: near(strategy="forward").join_asof(named("c").with_watermark("t", "1h"), on="t", suffix="_c"),
         r"of the left, 't', has no watermark.*Behind join_asof\(strategy='forward'\) 't' is no event time.*tolerance=",
@@ -296,7 +300,7 @@ WRITTEN: dict[str, Case] = {
     ),
     "join_asof strategy typo": (
         lambda: frame().join_asof(frame(), on="t", strategy="backwards"),
-        r"'backwards'.*did you mean 'backward'",
+        r"'backwards'.*did you mean 'backward'\? Write",
     ),
     "join_asof of streams within a number": (
         lambda: frame().join_asof(frame(), on="t", tolerance=5),
@@ -486,7 +490,7 @@ WRITTEN: dict[str, Case] = {
     ),
     "late rows in complete mode": (
         lambda: windows(frame()).sink_memory(late="late", output_mode="complete"),
-        r"late='late'.*no step of this query leaves rows out",
+        r"late='late'.*complete mode forgets no group.*Leave it out, or write with output_mode=\"append\"",
     ),
     "late rows with a column of ours": (
         lambda: windows(frame().with_columns(_window=1)).sink_memory(late="late"),

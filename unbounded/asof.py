@@ -149,7 +149,7 @@ def asof_of(
     if strategy not in get_args(Strategy):
         hint = nearest(str(strategy), get_args(Strategy))
         raise PlanError(
-            f"join_asof(strategy={strategy!r}) is not known{hint}. Write one of "
+            f"join_asof(strategy={strategy!r}) is not known{hint or '.'} Write one of "
             + ", ".join(map(repr, get_args(Strategy)))
         )
     node = AsofJoin(
@@ -195,6 +195,13 @@ def _refuse_untimed(node: AsofJoin) -> None:
     lacking = [side for side in sides if node.time(side) not in clocks(node.of(side))]
     if not lacking:
         return
+    if not node.left.schema[node.left_on].is_temporal():
+        dtype = node.left.schema[node.left_on]
+        could = min(clocks(node.left), default="time")
+        raise PlanError(
+            f"join_asof() of two streams: rows of a stream meet in the order of event time, and {node.left_on!r} is "
+            f"{dtype}. Join on columns with a watermark, e.g. on={could!r}, or join_asof(...) with a bounded frame"
+        )
     which = " and of the ".join(f"{side}, {node.time(side)!r}," for side in lacking)
     lines = " and to the ".join(f'{side} .pipe(ub.with_watermark, "{node.time(side)}", "10m")' for side in lacking)
     raise PlanError(

@@ -17,6 +17,7 @@ from typing import Any, Final
 import polars as pl
 
 from unbounded.checkpoint import Commit, Intent
+from unbounded.connectors import Mode
 from unbounded.errors import PlanError
 from unbounded.operators import FINAL, Operator
 from unbounded.operators.choosing import Joining
@@ -53,10 +54,15 @@ class LateRows:
             return None
         return local_path(self._url) if is_local(self._url) else without_credentials(self._url)
 
-    def check(self, operators: Iterable[Operator | Joining]) -> None:
+    def check(self, operators: Iterable[Operator | Joining], mode: Mode) -> None:
         """PlanError if no row of the query can be late, or an operator cannot say which ones are."""
         judging = [one for one in operators if self._url and "late" in one.explain()]
         asked = f"late={self._url!r}"
+        if self._url and not judging and mode == "complete":
+            raise PlanError(
+                f"{asked} keeps the rows that come too late, and complete mode forgets no group, so that none does. "
+                'Leave it out, or write with output_mode="append" or "update"'
+            )
         if self._url and not judging:
             raise PlanError(
                 f"{asked} keeps the rows that come too late, and no step of this query leaves rows out for that. "

@@ -90,7 +90,7 @@ def _time_of(verb: str, exprs: Iterable[pl.Expr], node: Node, times: Collection[
     """The column by which expressions want rows in order."""
     trees = [node for expr in exprs if looks_along_time(expr) for node in nodes(tree_of(expr))]
     by = [expression(one).meta.undo_aliases() for tree in trees if (one := order_of(tree)) is not None]
-    names = {" ".join(str(one).split()): passes(one) for one in by}
+    names = {_shown(one): passes(one) for one in by}
     if len(names) > 1:
         raise UnsupportedOperationError(
             f"{verb}() in the order of {' and of '.join(names)}",
@@ -105,12 +105,18 @@ def _time_of(verb: str, exprs: Iterable[pl.Expr], node: Node, times: Collection[
     return name
 
 
+def _shown(order: pl.Expr) -> str:
+    """For people: what rows are in order of. Polars makes one column of several, which nobody wrote."""
+    text = " ".join(str(order).split())
+    return ", ".join(map(repr, order.meta.root_names())) if "row_encode(" in text else text
+
+
 def refuse_order(asked: str, name: str | None, times: Collection[str]) -> NoReturn:
     """Raise for an order that is not that of event time, where that is told by `times`."""
     raise UnsupportedOperationError(
         asked,
         because="rows of a stream come in the order of an event time with a watermark, and in no other",
-        instead=f"the order of {min(times)!r}"
+        instead=f"the order of {min(times)!r}, in which rows of equal times stand as they arrived"
         if times
         else f'.pipe(ub.with_watermark, {name or "time"!r}, "10m") before it',
     )

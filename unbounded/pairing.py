@@ -108,7 +108,7 @@ def _kind(how: str, verb: str) -> How:
             return found
     kinds = ", ".join(map(repr, get_args(How)))
     raise PlanError(
-        f"{verb}(how={how!r}) of two streams is not known{nearest(how, get_args(How))}. Write one of {kinds}"
+        f"{verb}(how={how!r}) of two streams is not known{nearest(how, get_args(How)) or '.'} Write one of {kinds}"
     )
 
 

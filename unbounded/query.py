@@ -85,7 +85,7 @@ class MicroBatches:
         self._late = LateRows(late)
         check(plan, mode, sink, checkpoint.url, self._late.location)
         self._flow = Flow(plan, mode, reread_bounded, keeps_table=sink.keeps_table, keeps_late=late is not None)
-        self._late.check(self._flow.operators)
+        self._late.check(self._flow.operators, mode)
         self._sink, self._mode, self._name = sink, mode, name
         self._stage = sink.stage if isinstance(sink, Stages) else None
         self._asked_policy = watermark_policy
