@@ -106,10 +106,10 @@ def _assert_same_meaning(pipeline: Pipeline, plan: Node, mode: Mode, tables: Seq
         return
     meaning = evaluate(plan, named).collect(engine="in-memory")
     try:
-        same_rows(meaning, plain, key=_key(plan))
+        same_rows(plain, meaning, key=_key(plan))
     except AssertionError as error:
         raise AssertionError(
-            f"the pipeline's answer on a bounded frame is not what it means on a stream.\n{_why(meaning, plain, error)}"
+            f"the pipeline's answer on a bounded frame is not what it means on a stream.\n{_why(plain, meaning, error)}"
             f"{_unsorted(plan)}"
         ) from None
 
