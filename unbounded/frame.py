@@ -318,9 +318,10 @@ class StreamFrame(Joinable, LooksAround, NamesOfFrames, Positional, Reducible, S
     ) -> StreamGroupBy[StreamFrame]:
         """Group by time windows; the input may come in any order.
 
-        Windows start at `dt.truncate(every)` plus `offset`. A row is in every window that contains its
-        time. Columns of the answer: the `group_by` keys, the boundaries if included, `index_column` (the
-        window's label), then the aggregates. Groups close where `index_column` has a watermark.
+        Windows start at `dt.truncate(every)` plus `offset`. A row is in every window that contains its time; also in
+        one that begins before the first row of all, which Polars leaves out. Columns of the answer: the `group_by`
+        keys, the boundaries if included, `index_column` (the window's label), then the aggregates. Groups close where
+        `index_column` has a watermark.
         """
         window = windows_of(
             self._plan,

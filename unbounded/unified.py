@@ -44,6 +44,19 @@ def with_watermark(frame: FrameT, column: str, delay: str | timedelta) -> FrameT
     does not read `column` comes before it, as in Spark: what that leaves out does not move the watermark. On a bounded
     frame it means `sort(column)`, so that `group_by_dynamic`, `rolling` and `join_asof` are right there.
 
+    Behind groups, sessions and joins, rows of a bounded frame are no longer in order of time, and Polars does not
+    always say so, but answers wrong. So declare it again before the next of these verbs, with the same delay and the
+    column that is event time there: a stream goes on as it was, a bounded frame is sorted.
+
+    >>> from datetime import datetime
+    >>> import polars as pl, unbounded as ub
+    >>> times = [datetime(2026, 3, 1, 8, minute) for minute in (0, 50, 20)]
+    >>> readings = pl.LazyFrame({"key": ["b", "b", "a"], "time": times}).pipe(ub.with_watermark, "time", "15m")
+    >>> quarters = readings.group_by_dynamic("time", every="15m", group_by="key").agg()
+    >>> hours = quarters.pipe(ub.with_watermark, "time", "15m").group_by_dynamic("time", every="1h").agg(pl.len())
+    >>> hours.select("len").collect().rows()
+    [(3,)]
+
     `column` must be Datetime (any unit or zone; naive is UTC) or Date. `delay` is a fixed length.
     """
     if isinstance(frame, StreamFrame):

@@ -204,7 +204,8 @@ def window_time(end: str | pl.Expr = "_upper_boundary") -> pl.Expr:
     [9:00, 10:00), and has come out when the watermark closes that. `end` is the column of
     `group_by_dynamic(include_boundaries=True)`, or the index column with `label="right"`: Datetime, of any unit or zone
     (cast Date before). The answer is `window_time: Datetime("us")` in that zone, and still event time where `end` is.
-    Before the start of a window it would lie in another one: a stream refuses that.
+    Before the start of a window it would lie in another one: a stream refuses that. On a bounded frame the windows of
+    windows need `ub.with_watermark("window_time", ...)` before them, which sorts; on a stream it changes nothing there.
 
     >>> import polars as pl, unbounded as ub
     >>> from datetime import datetime
