@@ -375,6 +375,23 @@ def test_rows_that_may_wait_for_ever_are_announced_at_the_start(strategy: str) -
         nearest(strategy=strategy)(left, right).sink_memory().stop()
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_tolerance_may_reach_beyond_the_last_time_that_there_is(strategy: str) -> None:
+    def before_the_last(seconds: int) -> pl.DataFrame:
+        time = pl.lit(2**63 - 1 - seconds * 10**9, pl.Int64).cast(pl.Datetime("ns"))
+        return pl.select(k=pl.lit(1, pl.Int64), t=time, v=pl.lit(seconds, pl.Int64))
+
+    pipeline = nearest(strategy=strategy, tolerance="60s")
+    story = Story(pipeline, before_the_last(0).schema, before_the_last(0).schema)
+    rows: tuple[list[pl.DataFrame], list[pl.DataFrame]] = ([], [])
+    for seconds in (90, 70, 50, 30, 15, 0):
+        for feed, one in enumerate((before_the_last(seconds), before_the_last(seconds + 14))):
+            rows[feed].append(one)
+            story.add(one, feed)
+        story.run()
+    same_rows(story.end().answer(), pipeline(*(pl.concat(each).lazy() for each in rows)).collect(), key=["t"])
+
+
 def test_the_end_of_a_run_says_how_many_rows_of_the_left_wait(caplog: pytest.LogCaptureFixture) -> None:
     feeds = [ub.MemorySource(SCHEMA), ub.MemorySource(SCHEMA)]
     frames = [ub.scan_memory(feed, name=f"feed{i}") for i, feed in enumerate(feeds)]

@@ -47,6 +47,12 @@ def test_what_is_no_fixed_length_is_refused_by_name(spelt: object) -> None:
         milliseconds(spelt, "delay")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("spelt", ["106752d", "-106752d", "293y", "9000000000000000000000 s", timedelta.max])
+def test_what_is_longer_than_polars_counts_is_refused_by_name(spelt: str | timedelta) -> None:
+    with pytest.raises(ub.PlanError, match=r"the gap is .*292 years.*\"106751d\" or less"):
+        polars_duration(spelt, "the gap")
+
+
 def test_windows_keep_the_calendar() -> None:
     assert polars_duration("1 month", "every") == "1mo"
     assert polars_duration("-90 minutes", "offset") == "-90m"

@@ -443,3 +443,20 @@ emitted and forgotten
   late:    rows whose own 't' + gap the watermark of the batch before had reached; dropped and counted
   null:    rows whose 't' is null; dropped and counted"""
     )
+
+
+def test_a_session_may_reach_beyond_the_last_time_that_there_is() -> None:
+    def pipeline(frame: Any) -> Any:
+        frame = frame.pipe(ub.with_watermark, "t", "10s")
+        return frame.pipe(ub.group_by_session, "t", gap="60s").agg(pl.len())
+
+    def before_the_last(seconds: int) -> pl.DataFrame:
+        return pl.select(t=pl.lit(2**63 - 1 - seconds * 10**9, pl.Int64).cast(pl.Datetime("ns")))
+
+    rows = [before_the_last(seconds) for seconds in (200, 40, 30, 0)]
+    story = Story(pipeline, rows[0].schema)
+    for one in rows:
+        story.add(one).run()
+    assert story.end().late == 0
+    same_rows(story.answer(), pipeline(pl.concat(rows).lazy()).collect())
+    assert story.answer().sort("t")["len"].to_list() == [1, 3]

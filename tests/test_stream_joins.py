@@ -262,6 +262,25 @@ def test_a_row_is_there_for_a_partner_at_the_last_instant(how: str) -> None:
     assert pairs == [(at(0), at(30)), (at(29.999), at(29.999))]
 
 
+@pytest.mark.parametrize("how", ["inner", "left", "full", "semi", "anti"])
+def test_a_row_is_there_for_a_partner_at_the_last_time_that_there_is(how: str) -> None:
+    def pipeline(left: Any, right: Any) -> Any:
+        left, right = marked(left, right, delay="10s")
+        return left.ub.join_where(
+            right, k == their_k, their_t >= t, their_t - t <= pl.duration(seconds=60, time_unit="ns"), how=how
+        )
+
+    def before_the_last(seconds: int) -> pl.DataFrame:
+        time = pl.lit(2**63 - 1 - seconds * 10**9, pl.Int64).cast(pl.Datetime("ns"))
+        return pl.select(k=pl.lit(1, pl.Int64), t=time, v=pl.lit(seconds, pl.Int64))
+
+    story = Story(pipeline, before_the_last(0).schema, before_the_last(0).schema)
+    story.add(before_the_last(40), 0).add(before_the_last(50), 1).run()
+    story.add(before_the_last(30), 0).add(before_the_last(20), 1).run().add(before_the_last(0), 1).end()
+    frames = [pl.concat(map(before_the_last, each)).lazy() for each in ((40, 30), (50, 20, 0))]
+    same_rows(story.answer(), pipeline(*frames).collect())
+
+
 def test_a_row_that_is_late_is_counted_and_comes_out_neither_paired_nor_alone() -> None:
     story = Story(near("full"), SCHEMA, SCHEMA)
     story.add([row(1, 100)], feed=0).add([row(1, 100)], feed=1).run()

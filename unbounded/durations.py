@@ -51,12 +51,26 @@ _WORDS = {
 # The longest a calendar unit can be; a day has 25 hours where the clocks go back.
 _LONGEST_DAYS = {"mo": 31, "q": 92, "y": 366}
 _SHORTEST_DAYS = {"mo": 28, "q": 90, "y": 365}
+_MOST = 106_751 * _MICROSECONDS["d"]  # whole days of which an Int64 holds the nanoseconds, as Polars counts
 _CLOCK_CHANGE = 7_200_000  # ms by which a span of days can differ from 24 h each, in any zone
 _PART = re.compile(r"(\d+)\s*(ns|us|µs|ms|mo|s|m|h|d|w|q|y)")
 _SPARK = re.compile(r"(-?\d+)\s*([a-z]+?)s?(?=\s|$)")
 
 
 def _parts(duration: str, what: str) -> list[tuple[int, str]]:
+    found = _read(duration, what)
+    length = sum(
+        abs(n) * (_LONGEST_DAYS[unit] * _MICROSECONDS["d"] if unit in _LONGEST_DAYS else _MICROSECONDS[unit])
+        for n, unit in found
+    )
+    if length > _MOST:
+        raise PlanError(
+            f'{what} is {duration!r}, and lengths are counted in nanoseconds, up to 292 years. Write "106751d" or less'
+        )
+    return found
+
+
+def _read(duration: str, what: str) -> list[tuple[int, str]]:
     text = duration.strip().lower()
     sign = -1 if text.startswith("-") else 1
     found = _PART.findall(text)
@@ -91,8 +105,7 @@ def milliseconds(duration: str | timedelta, what: str) -> int:
 def polars_duration(duration: str | timedelta, what: str) -> str:
     """A duration in Polars' grammar, calendar units allowed; "10 minutes" becomes "10m"."""
     if isinstance(duration, timedelta):
-        microseconds = round(duration / timedelta(microseconds=1))
-        return f"{microseconds}us"
+        duration = f"{duration // timedelta(microseconds=1)}us"
     parts = _parts(duration, what)
     sign = "-" if any(n < 0 for n, _ in parts) else ""
     if sign and any(n > 0 for n, _ in parts):

@@ -18,7 +18,7 @@ from unbounded.partials.found import aggregated
 from unbounded.partials.user_defined import user_defined
 from unbounded.plan import Aggregate, Node
 from unbounded.trees import Tree, expression, nodes, rewrite, tree_of
-from unbounded.windows import LABEL, time_column
+from unbounded.windows import LABEL, later, time_column
 
 __all__ = ["ARRIVAL", "BOUNDARIES", "END", "Gap", "Sessions", "session_column", "session_gap", "with_arrival"]
 
@@ -87,7 +87,8 @@ class Sessions(Aggregate):
         """When a row's own stretch of time ends; null for a row that is in no session."""
         time, dtype = pl.col(self.column), self.input.schema[self.column]
         # Parts of a tick are cut off: no row has a time within them.
-        end = time + self.gap.length.cast(pl.Duration(getattr(dtype, "time_unit", "ms")))
+        ticks = self.gap.length.cast(pl.Duration(getattr(dtype, "time_unit", "ms"))).to_physical()
+        end = later(time, ticks // (_DAY // 1_000_000) if dtype == pl.Date else ticks, dtype)
         return end if self.gap.constant is not None else pl.when(self.gap.length.to_physical() > 0).then(end)
 
     @cached_property

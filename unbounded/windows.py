@@ -32,6 +32,7 @@ __all__ = [
     "Closed",
     "Window",
     "last_instant_of",
+    "later",
     "shifted",
     "window_time",
     "windows_of",
@@ -177,6 +178,16 @@ class Window(Node):
         above = time >= start if self.closed in ("left", "both") else time > start
         below = time <= end if self.closed in ("right", "both") else time < end
         return above & below
+
+
+def later(time: pl.Expr, ticks: int | pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """A time so many ticks later, or earlier if they are negative; the last or the first one where that is beyond."""
+    most = 2**31 - 1 if dtype == pl.Date else 2**63 - 1
+    if isinstance(ticks, int):
+        ticks = max(-most, min(ticks, most))
+    length = pl.lit(ticks, pl.Int64) if isinstance(ticks, int) else ticks.cast(pl.Int64)
+    first, last = -most - length.clip(upper_bound=0), most - length.clip(lower_bound=0)
+    return (time.to_physical().cast(pl.Int64).clip(first, last) + length).cast(dtype)
 
 
 def shifted(time: pl.Expr, length: str, dtype: pl.DataType) -> pl.Expr:

@@ -21,6 +21,7 @@ from unbounded.operators.answer import Answer
 from unbounded.operators.waiting import DUE, ROW, numbered, waiting_table
 from unbounded.pairs import Side
 from unbounded.state import Multimap, MultimapSpec, Table, TableSpec
+from unbounded.windows import later
 
 __all__ = ["AsofJoinOperator"]
 
@@ -131,7 +132,7 @@ class AsofJoinOperator:
         if theirs.height:
             last = theirs.unique([*self._keys], keep="last", maintain_order=True)
             if self._last.expiry:
-                last = self._with_due(last, pl.col(self._node.right_on).to_physical() + self._node.ticks)
+                last = self._with_due(last, self._node.right_on, self._node.ticks)
             table.merge(last)
         if not self._last.expiry or batch.watermark is None:
             return 0
@@ -143,13 +144,15 @@ class AsofJoinOperator:
         time, found = pl.col(self._node.left_on).to_physical(), pl.col(FOUND).to_physical()
         # What is found ahead is the nearest one there; what is found behind is as near as one so far ahead.
         ahead = pl.when(found.is_null()).then(pl.lit(self._node.ticks)).otherwise((time - found).clip(lower_bound=0))
-        rows = self._with_due(rows, time + ahead)
+        rows = self._with_due(rows, self._node.left_on, ahead)
         stays = rows[DUE] > batch.watermark
         table.append(self._to_store(rows.filter(stays)))
         return rows.filter(~stays)
 
-    def _with_due(self, rows: pl.DataFrame, ticks: pl.Expr) -> pl.DataFrame:
-        until = rows.lazy().with_columns(ticks.cast(self._node.dtype).alias(_UNTIL))
+    def _with_due(self, rows: pl.DataFrame, time: str, ticks: int | pl.Expr | None) -> pl.DataFrame:
+        """Rows with when the watermark is so many ticks behind a time of theirs, on both sides; null if never."""
+        until = pl.lit(None, self._node.dtype) if ticks is None else later(pl.col(time), ticks, self._node.dtype)
+        until = rows.lazy().with_columns(until.alias(_UNTIL))
         due = _due(self._node, _UNTIL).fill_null(_AT_THE_END).alias(DUE)
         return until.with_columns(due).drop(_UNTIL).collect(engine="in-memory")
 

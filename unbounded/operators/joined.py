@@ -21,6 +21,7 @@ from unbounded.operators.answer import Answer
 from unbounded.operators.buckets import BUCKET, Buckets, buckets_of
 from unbounded.pairs import Reach, Side, StreamJoin
 from unbounded.state import Multimap, MultimapSpec
+from unbounded.windows import later
 
 __all__ = ["StreamJoinOperator"]
 
@@ -379,7 +380,7 @@ def _instant(reach: Reach, dtype: pl.DataType) -> pl.Expr:
         tick = _NANOSECONDS_PER_TICK[getattr(dtype, "time_unit", "ms")]
         # Of two times in one unit the earlier is at least one tick before the later.
         ticks = -(-within.nanoseconds // tick) - within.strict
-        time = (time.to_physical() + ticks).cast(dtype)
+        time = later(time, ticks, dtype)
     if clock.lasts is not None:
         time = time.dt.offset_by(clock.lasts)
     return at_least_milliseconds(time, dtype) + clock.behind
