@@ -360,5 +360,5 @@ def test_what_stays_open_is_said_as_a_bound(caplog: pytest.LogCaptureFixture) ->
 
 def test_explain_says_that_windows_are_kept_by_slices() -> None:
     text = counted(ub.scan_memory(ub.MemorySource(EVENTS))).explain(output_mode="append")
-    assert "one row for each 2s, which is in 5 windows" in text
-    assert "slices" not in counted(ub.scan_memory(ub.MemorySource(EVENTS))).explain(output_mode="update")
+    assert "one row per group and slice of 2s, of which a window has 5" in text
+    assert "slice" not in counted(ub.scan_memory(ub.MemorySource(EVENTS))).explain(output_mode="update")

@@ -85,7 +85,8 @@ class LooksAround:
         >>> feed = ub.MemorySource({"key": pl.String, "time": pl.Datetime("us"), "value": pl.Int64})
         >>> frame = ub.scan_memory(feed, watermark=("time", "1m"))
         >>> query = frame.rolling("time", period="5m", group_by="key").agg(pl.col("value").sum()).sink_memory()
-        >>> feed.add([("a", datetime(2026, 3, 1, 8, minute), 1) for minute in (0, 4, 5, 20)])
+        >>> times = [datetime(2026, 3, 1, 8, minute) for minute in (0, 4, 5, 20)]
+        >>> feed.add({"key": ["a"] * 4, "time": times, "value": [1] * 4})
         >>> query.process_all_available()
         >>> query.read().select(pl.col("time").dt.minute(), "value").collect().rows()
         [(0, 1), (4, 2), (5, 2)]
