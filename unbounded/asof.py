@@ -14,7 +14,7 @@ from unbounded.durations import fixed_nanoseconds, longest_milliseconds, polars_
 from unbounded.errors import PlanError, UnsupportedOperationError, nearest
 from unbounded.expressions import passes
 from unbounded.lineage import Clock, clocks
-from unbounded.pairs import Side
+from unbounded.pairs import SIDES, Side
 from unbounded.plan import Node, walk
 from unbounded.windows import NANOSECONDS_PER_TICK
 
@@ -191,8 +191,7 @@ def _names(columns: Any) -> list[str]:
 
 def _refuse_untimed(node: AsofJoin) -> None:
     """PlanError unless both times have a watermark."""
-    sides: tuple[Side, Side] = ("left", "right")
-    lacking = [side for side in sides if node.time(side) not in clocks(node.of(side))]
+    lacking = [side for side in SIDES if node.time(side) not in clocks(node.of(side))]
     if not lacking:
         return
     if not node.left.schema[node.left_on].is_temporal():
@@ -246,7 +245,7 @@ def _length(tolerance: Any) -> int | None:
 def _(node: AsofJoin) -> dict[str, Clock]:
     if not node.is_bounded:  # a row may come out at any later time
         return {}
-    ours, theirs = (node.clock(side) for side in ("left", "right"))
+    ours, theirs = (node.clock(side) for side in SIDES)
     both = Clock(ours.lasts, max(ours.behind, theirs.behind))
     if ours.lasts != theirs.lasts:
         both = Clock(None, max(map(_longest, (ours, theirs))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import polars as pl
 
@@ -15,10 +15,12 @@ from unbounded.intervals import Within
 from unbounded.lineage import Clock, clocks, start_of, times_within, window_of
 from unbounded.plan import Node, bits
 
-__all__ = ["How", "Key", "Kept", "Reach", "Side", "StreamJoin"]
+__all__ = ["SIDES", "How", "Key", "Kept", "Reach", "Side", "StreamJoin"]
 
 How: TypeAlias = Literal["inner", "left", "right", "full", "semi", "anti"]
 Side: TypeAlias = Literal["left", "right"]
+
+SIDES: Final[tuple[Side, Side]] = ("left", "right")
 
 _ROW: Mapping[Side, str] = {"left": "__left__", "right": "__right__"}
 

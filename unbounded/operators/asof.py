@@ -19,7 +19,7 @@ from unbounded.durations import shortest
 from unbounded.operators import FINAL, Batch, Change, Tables, closing_instant
 from unbounded.operators.answer import Answer
 from unbounded.operators.waiting import DUE, ROW, numbered, waiting_table
-from unbounded.pairs import Side
+from unbounded.pairs import SIDES, Side
 from unbounded.state import Multimap, MultimapSpec, Table, TableSpec
 from unbounded.windows import later
 
@@ -29,7 +29,6 @@ _LATE: Final = "__late__"
 _ONE: Final[Mapping[str, pl.DataType]] = {"__key_one__": pl.Int8()}  # the key where there is none
 _UNTIL: Final = "__until__"
 _AT_THE_END: Final = FINAL - 1  # when a row comes out for which the watermark alone never says so
-_SIDES: Final[tuple[Side, Side]] = ("left", "right")
 
 
 class AsofJoinOperator:
@@ -40,7 +39,7 @@ class AsofJoinOperator:
 
     def __init__(self, id: str, node: AsofJoin) -> None:
         self.id, self._node = id, node
-        self.sides = tuple(_Side(id, node, side) for side in _SIDES)
+        self.sides = tuple(_Side(id, node, side) for side in SIDES)
         self._keys = node.key_schema or _ONE
         self._looks_back = node.strategy != "forward"
         expiry = {DUE: pl.Int64()} if node.tolerance is not None else {}
@@ -72,7 +71,7 @@ class AsofJoinOperator:
 
     def pinned(self) -> Mapping[str, Any]:
         node = self._node
-        columns = {side: {name: str(dtype) for name, dtype in node.of(side).schema.items()} for side in _SIDES}
+        columns = {side: {name: str(dtype) for name, dtype in node.of(side).schema.items()} for side in SIDES}
         return {
             "kind": "join_asof",
             "on": [node.left_on, node.right_on],
@@ -194,7 +193,7 @@ class AsofJoinOperator:
         )
 
     def explain(self) -> Mapping[str, str]:
-        node, times = self._node, [repr(self._node.time(side)) for side in _SIDES]
+        node, times = self._node, [repr(self._node.time(side)) for side in SIDES]
         length = None if node.tolerance is None else shortest(-(-node.tolerance // 1_000_000))
         equal = ", ".join(f"{ours!r} = {theirs!r}" for ours, theirs in node.by)
         grows = ["the keys"] if self._looks_back and node.by and not length else []
@@ -279,5 +278,5 @@ class _Side:
 
 def _due(node: AsofJoin, time: str) -> pl.Expr:
     """When both sides have come as far as a time, in epoch ms."""
-    clocks = dict.fromkeys(node.clock(side) for side in _SIDES)
+    clocks = dict.fromkeys(node.clock(side) for side in SIDES)
     return pl.max_horizontal(closing_instant({time: clock}, {time: node.dtype}) for clock in clocks)

@@ -19,9 +19,9 @@ from unbounded.expressions import canonical, columns_of, passes
 from unbounded.operators import FINAL, Batch, Change, Tables, TellsLate, at_least_milliseconds, closing_instant
 from unbounded.operators.answer import Answer
 from unbounded.operators.buckets import BUCKET, Buckets, buckets_of
-from unbounded.pairs import Reach, Side, StreamJoin
+from unbounded.pairs import SIDES, Reach, Side, StreamJoin
 from unbounded.state import Multimap, MultimapSpec
-from unbounded.windows import later
+from unbounded.windows import NANOSECONDS_PER_TICK, later
 
 __all__ = ["StreamJoinOperator"]
 
@@ -31,9 +31,7 @@ _LATE: Final = "__late__"
 _MATCHED: Final = "__matched__"
 _POSSIBLE: Final = "__possible__"
 _PLACE: Final[Mapping[Side, str]] = {"left": "__left__", "right": "__right__"}
-_SIDES: Final[tuple[Side, Side]] = ("left", "right")
 _AT_THE_END: Final = FINAL - 1  # when a row goes for which the watermark alone never says so
-_NANOSECONDS_PER_TICK: Final = {"ns": 1, "us": 1_000, "ms": 1_000_000}
 
 
 class StreamJoinOperator:
@@ -43,11 +41,11 @@ class StreamJoinOperator:
 
     def __init__(self, id: str, node: StreamJoin) -> None:
         self.id, self._node, self._buckets = id, node, buckets_of(node)
-        self._buffers = {side: _Buffer(f"{id}/{side}", node, side, self._buckets) for side in _SIDES}
+        self._buffers = {side: _Buffer(f"{id}/{side}", node, side, self._buckets) for side in SIDES}
 
     @property
     def evicts(self) -> bool:
-        return any(self._node.kept(side).reaches for side in _SIDES)
+        return any(self._node.kept(side).reaches for side in SIDES)
 
     def tables(self) -> Mapping[str, MultimapSpec]:
         return {side: buffer.spec for side, buffer in self._buffers.items()}
@@ -86,22 +84,22 @@ class StreamJoinOperator:
     def step_sides(self, left: pl.DataFrame, right: pl.DataFrame, tables: Tables, batch: Batch) -> Change:
         """Take the prepared rows of one batch into the tables."""
         taken: dict[Side, _Taken] = {
-            side: self._buffers[side].taken(rows) for side, rows in zip(_SIDES, (left, right), strict=True)
+            side: self._buffers[side].taken(rows) for side, rows in zip(SIDES, (left, right), strict=True)
         }
         known: dict[Side, pl.DataFrame] = {
             "left": self._buffers["left"].under(taken["right"].rows, tables.multimaps["left"]),
             "right": self._buffers["right"].under(taken["left"].rows, tables.multimaps["right"]),
         }
-        met = {side: self._met(side, known[side], taken[side].rows) for side in _SIDES}
+        met = {side: self._met(side, known[side], taken[side].rows) for side in SIDES}
         pairs = self._pairs(met, known)
         matched: dict[Side, pl.Series] = {}
-        if tracked := [side for side in _SIDES if self._buffers[side].tracks]:
+        if tracked := [side for side in SIDES if self._buffers[side].tracks]:
             found = pairs.collect(engine="in-memory")
             pairs = found.lazy()
             for side in tracked:
                 matched[side] = _marks(met[side].height, found[_PLACE[side]])
         alone, updated, evicted = list[pl.LazyFrame](), 0, 0
-        for side in _SIDES:
+        for side in SIDES:
             buffer, table = self._buffers[side], tables.multimaps[side]
             rows, mine = taken[side].rows, matched.get(side)
             if mine is not None:
@@ -157,7 +155,7 @@ class StreamJoinOperator:
     # For people -----------------------------------------------------------------------------------
     @property
     def grows(self) -> str | None:
-        sides = [side for side in _SIDES if not self._node.kept(side).reaches]
+        sides = [side for side in SIDES if not self._node.kept(side).reaches]
         if not sides:
             return None
         rows = " and ".join(sides)
@@ -170,14 +168,14 @@ class StreamJoinOperator:
 
     def explain(self) -> Mapping[str, str]:
         node = self._node
-        endless = [side for side in _SIDES if not node.kept(side).reaches]
+        endless = [side for side in SIDES if not node.kept(side).reaches]
         state = f"grows with the rows of the {' and the '.join(endless)}" if endless else "bounded by the watermark"
         lines = {
             "state": f"{state}: rows of both sides",
             "key": ", ".join(f"{_text(key.left)} = {_text(key.right)}" for key in node.keys),
         }
         lines |= {side: buffer.explain() for side, buffer in self._buffers.items()}
-        if late := [self._buffers[side].late for side in _SIDES if node.kept(side).judged]:
+        if late := [self._buffers[side].late for side in SIDES if node.kept(side).judged]:
             lines["late"] = f"rows of the {' and of the '.join(late)} the watermark of the batch before had reached"
         return lines
 
@@ -377,7 +375,7 @@ def _instant(reach: Reach, dtype: pl.DataType) -> pl.Expr:
     if isinstance(dtype, pl.Date):
         time, dtype = time.cast(pl.Datetime("ms")), pl.Datetime("ms")
     if within.nanoseconds or within.strict:
-        tick = _NANOSECONDS_PER_TICK[getattr(dtype, "time_unit", "ms")]
+        tick = NANOSECONDS_PER_TICK[getattr(dtype, "time_unit", "ms")]
         # Of two times in one unit the earlier is at least one tick before the later.
         ticks = -(-within.nanoseconds // tick) - within.strict
         time = later(time, ticks, dtype)

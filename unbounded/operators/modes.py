@@ -11,7 +11,7 @@ from unbounded.expressions import truncated
 from unbounded.lineage import closing, is_whole, passing, table_key
 from unbounded.now import asks_watermark, tells_time
 from unbounded.ordered import Ordered, Rolling
-from unbounded.pairs import Side, StreamJoin
+from unbounded.pairs import SIDES, Side, StreamJoin
 from unbounded.plan import (
     Aggregate,
     Concat,
@@ -106,7 +106,7 @@ def _of_join(node: StreamJoin | AsofJoin, mode: Mode) -> str | None:
         )
     if isinstance(node, AsofJoin):  # its rows are final, whatever the mode
         return None
-    alone: list[Side] = [side for side in _SIDES if node.shows_alone(side)]
+    alone: list[Side] = [side for side in SIDES if node.shows_alone(side)]
     if not alone:
         return None
     rows = "rows without a partner" if len(alone) == 2 else f"rows of the {alone[0]} without a partner"
@@ -124,9 +124,6 @@ def _of_join(node: StreamJoin | AsofJoin, mode: Mode) -> str | None:
         "how late a partner may be, e.g. pl.col('time_right') <= pl.col('time') + pl.duration(minutes=5); or join on "
         "equal times or windows"
     )
-
-
-_SIDES: tuple[Side, Side] = ("left", "right")
 
 
 def _has_aggregate(node: Node) -> bool:

@@ -8,7 +8,7 @@ import polars as pl
 
 from unbounded.asof import FOUND, AsofJoin
 from unbounded.operators import FINAL, closing_instant
-from unbounded.pairs import Side, StreamJoin
+from unbounded.pairs import SIDES, Side, StreamJoin
 from unbounded.windows import NANOSECONDS_PER_TICK
 
 __all__ = ["added", "met"]
@@ -16,7 +16,6 @@ __all__ = ["added", "met"]
 _NEW: Final = "__new__"
 _ROW: Final = "__row__"
 _UNTIL: Final = "__until__"
-_SIDES: Final[tuple[Side, Side]] = ("left", "right")
 
 
 def met(join: StreamJoin | AsofJoin, left: pl.LazyFrame, right: pl.LazyFrame, mark: int | None) -> pl.DataFrame:
@@ -27,13 +26,13 @@ def met(join: StreamJoin | AsofJoin, left: pl.LazyFrame, right: pl.LazyFrame, ma
     if isinstance(join, AsofJoin):
         return _settled(join, left, right, mark)
     answer = join.apply(left, right).collect(engine="in-memory")
-    rows = dict(zip(_SIDES, (left, right), strict=True))
+    rows = dict(zip(SIDES, (left, right), strict=True))
     possible = {
         side: join.ready(some, side).with_row_index(f"{_ROW}{side}").filter(join.possible(side)).collect().lazy()
         for side, some in rows.items()
     }
     pairs = join.paired(possible["left"], possible["right"])
-    for side in _SIDES:
+    for side in SIDES:
         if join.shows_alone(side):
             waits = possible[side].filter(_last_partner(join, side).fill_null(FINAL - 1) > (mark or -FINAL))
             alone = join.alone(waits.join(pairs, on=f"{_ROW}{side}", how="anti"), side)
@@ -74,7 +73,7 @@ def _settled(join: AsofJoin, left: pl.LazyFrame, right: pl.LazyFrame, mark: int 
 
 def _reached(join: AsofJoin, time: str) -> pl.Expr:
     """The watermark at which both sides have come as far as a time."""
-    return pl.max_horizontal(closing_instant({time: join.clock(side)}, {time: join.dtype}) for side in _SIDES)
+    return pl.max_horizontal(closing_instant({time: join.clock(side)}, {time: join.dtype}) for side in SIDES)
 
 
 def added(before: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
