@@ -9,15 +9,15 @@ its key, or none could be near enough any more.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import polars as pl
 
 from unbounded.asof import FOUND, AsofJoin
 from unbounded.durations import shortest
-from unbounded.operators import FINAL, Batch, Change, Tables, closing_instant
+from unbounded.operators import Batch, Change, Tables, closing_instant
 from unbounded.operators.answer import Answer
+from unbounded.operators.sides import AT_THE_END, LATE, Taken, without_late
 from unbounded.operators.waiting import DUE, ROW, numbered, waiting_table
 from unbounded.pairs import SIDES, Side
 from unbounded.state import Multimap, MultimapSpec, Table, TableSpec
@@ -25,10 +25,8 @@ from unbounded.windows import later
 
 __all__ = ["AsofJoinOperator"]
 
-_LATE: Final = "__late__"
 _ONE: Final[Mapping[str, pl.DataType]] = {"__key_one__": pl.Int8()}  # the key where there is none
 _UNTIL: Final = "__until__"
-_AT_THE_END: Final = FINAL - 1  # when a row comes out for which the watermark alone never says so
 
 
 class AsofJoinOperator:
@@ -152,7 +150,7 @@ class AsofJoinOperator:
         """Rows with when the watermark is so many ticks behind a time of theirs, on both sides; null if never."""
         until = pl.lit(None, self._node.dtype) if ticks is None else later(pl.col(time), ticks, self._node.dtype)
         until = rows.lazy().with_columns(until.alias(_UNTIL))
-        due = _due(self._node, _UNTIL).fill_null(_AT_THE_END).alias(DUE)
+        due = _due(self._node, _UNTIL).fill_null(AT_THE_END).alias(DUE)
         return until.with_columns(due).drop(_UNTIL).collect(engine="in-memory")
 
     def _closed(self, theirs: pl.DataFrame, table: Multimap, watermark: int) -> list[pl.DataFrame]:
@@ -222,16 +220,6 @@ class AsofJoinOperator:
         return lines
 
 
-@dataclass(frozen=True)
-class _Taken:
-    """The rows of one side in a batch: those that may find a partner, and those that cannot."""
-
-    rows: pl.DataFrame
-    alone: pl.DataFrame
-    late: int
-    without_time: int
-
-
 class _Side:
     """One of the two inputs, whose rows wait until the watermark has reached their times on both."""
 
@@ -253,19 +241,17 @@ class _Side:
     def prepared(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame:
         """The rows with the instant that they wait for, and whether they count."""
         late = pl.lit(value=False) if batch.late is None else (self._closes <= batch.late).fill_null(value=False)
-        return rows.with_columns(self._due.alias(DUE), late.alias(_LATE))
+        return rows.with_columns(self._due.alias(DUE), late.alias(LATE))
 
-    def taken(self, rows: pl.DataFrame) -> _Taken:
+    def taken(self, rows: pl.DataFrame) -> Taken:
         """Prepared rows, without those that are late."""
-        late = int(rows[_LATE].sum())
-        if late:
-            rows = rows.filter(~rows[_LATE])
-        rows = rows.drop(_LATE)
+        rows, late = without_late(rows)
+        rows = rows.drop(LATE)
         nulls = [rows[name].null_count() for name in self._never_null]
         if not any(nulls):
-            return _Taken(rows, rows.drop(DUE).clear(), late, 0)
+            return Taken(rows, rows.drop(DUE).clear(), late, 0)
         able = pl.all_horizontal(pl.col(name).is_not_null() for name in self._never_null)
-        return _Taken(rows.filter(able), rows.filter(~able).drop(DUE), late, nulls[0])
+        return Taken(rows.filter(able), rows.filter(~able).drop(DUE), late, nulls[0])
 
     def reached(self, rows: pl.DataFrame, tables: Tables, batch: Batch) -> pl.DataFrame:
         """The rows that the watermark reaches now, in order of time and of arrival, with their keys."""

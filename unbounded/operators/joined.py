@@ -9,16 +9,16 @@ say how far apart these may be.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import polars as pl
 
 from unbounded.durations import shortest
 from unbounded.expressions import canonical, columns_of, passes
-from unbounded.operators import FINAL, Batch, Change, Tables, TellsLate, at_least_milliseconds, closing_instant
+from unbounded.operators import Batch, Change, Tables, TellsLate, at_least_milliseconds, closing_instant
 from unbounded.operators.answer import Answer
 from unbounded.operators.buckets import BUCKET, Buckets, buckets_of
+from unbounded.operators.sides import AT_THE_END, LATE, Taken, without_late
 from unbounded.pairs import SIDES, Reach, Side, StreamJoin
 from unbounded.state import Multimap, MultimapSpec
 from unbounded.windows import NANOSECONDS_PER_TICK, later
@@ -27,11 +27,9 @@ __all__ = ["StreamJoinOperator"]
 
 _EXPIRY: Final = "__expiry__"
 _FIRST: Final = "__first__"
-_LATE: Final = "__late__"
 _MATCHED: Final = "__matched__"
 _POSSIBLE: Final = "__possible__"
 _PLACE: Final[Mapping[Side, str]] = {"left": "__left__", "right": "__right__"}
-_AT_THE_END: Final = FINAL - 1  # when a row goes for which the watermark alone never says so
 
 
 class StreamJoinOperator:
@@ -83,7 +81,7 @@ class StreamJoinOperator:
 
     def step_sides(self, left: pl.DataFrame, right: pl.DataFrame, tables: Tables, batch: Batch) -> Change:
         """Take the prepared rows of one batch into the tables."""
-        taken: dict[Side, _Taken] = {
+        taken: dict[Side, Taken] = {
             side: self._buffers[side].taken(rows) for side, rows in zip(SIDES, (left, right), strict=True)
         }
         known: dict[Side, pl.DataFrame] = {
@@ -180,16 +178,6 @@ class StreamJoinOperator:
         return lines
 
 
-@dataclass(frozen=True)
-class _Taken:
-    """The rows of one side in a batch: those that may find a partner, and those that cannot."""
-
-    rows: pl.DataFrame
-    alone: pl.DataFrame
-    late: int
-    without_time: int
-
-
 class _Buffer:
     """What is kept of one side. Frames have its columns by their names in a pair; a table has the user's own."""
 
@@ -232,9 +220,9 @@ class _Buffer:
         beside = [node.possible(self._side).alias(_POSSIBLE)]
         if kept.reaches:
             instants = [_instant(one, self._schema[one.within.earlier]) for one in kept.reaches]
-            beside.append(pl.min_horizontal(instants).fill_null(_AT_THE_END).alias(_EXPIRY))
+            beside.append(pl.min_horizontal(instants).fill_null(AT_THE_END).alias(_EXPIRY))
         if (late := self._late_in(batch)) is not None:
-            beside.append(late.alias(_LATE))
+            beside.append(late.alias(LATE))
         if self._buckets is not None:
             beside += self._buckets.columns(self._side, self._schema[self._buckets.times[self._side]])
         return node.ready(rows, self._side).with_columns(beside)
@@ -258,11 +246,9 @@ class _Buffer:
         pair = self._node.renamed if self._side == "right" else {name: name for name in self.late_schema}
         return self._node.ready(rows, self._side).filter(late).select(pl.col(pair[own]).alias(own) for own in pair)
 
-    def taken(self, rows: pl.DataFrame) -> _Taken:
+    def taken(self, rows: pl.DataFrame) -> Taken:
         """Prepared rows, without those that are late."""
-        late = int(rows[_LATE].sum()) if _LATE in rows.columns else 0
-        if late:
-            rows = rows.filter(~rows[_LATE])
+        rows, late = without_late(rows) if LATE in rows.columns else (rows, 0)
         without_time = max((rows[name].null_count() for name in self._kept.judged), default=0)
         possible = rows[_POSSIBLE]
         near = self._buckets.near if self._buckets is not None else ()
@@ -270,8 +256,8 @@ class _Buffer:
         if _MATCHED in self._own:
             rows = rows.with_columns(pl.lit(value=False).alias(_MATCHED))
         if possible.all():
-            return _Taken(rows, rows.clear(), late, without_time)
-        return _Taken(rows.filter(possible), rows.filter(~possible), late, without_time)
+            return Taken(rows, rows.clear(), late, without_time)
+        return Taken(rows.filter(possible), rows.filter(~possible), late, without_time)
 
     def split(self, rows: pl.DataFrame, batch: Batch) -> tuple[pl.DataFrame, pl.DataFrame]:
         """New rows that are kept, and those that need not be, for no further partner can come."""
