@@ -30,6 +30,7 @@ __all__ = [
     "TellsLate",
     "at_least_milliseconds",
     "at_most_milliseconds",
+    "came_late",
     "closing_instant",
 ]
 
@@ -166,6 +167,13 @@ def closing_instant(clocks: Mapping[str, Clock], schema: Mapping[str, pl.DataTyp
         end = pl.col(name) if clock.lasts is None else shifted(pl.col(name), clock.lasts, schema[name])
         instants.append(at_least_milliseconds(end, schema[name]) + clock.behind)
     return pl.min_horizontal(instants)
+
+
+def came_late(clocks: Mapping[str, Clock], schema: Mapping[str, pl.DataType], batch: Batch) -> pl.Expr:
+    """Whether a row came too late, as the watermark of the batch before says; never null: without a time it did not."""
+    if not clocks or batch.late is None:
+        return pl.lit(value=False)
+    return (closing_instant(clocks, schema) <= batch.late).fill_null(value=False)
 
 
 def at_least_milliseconds(time: pl.Expr, dtype: pl.DataType) -> pl.Expr:

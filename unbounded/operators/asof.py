@@ -15,7 +15,7 @@ import polars as pl
 
 from unbounded.asof import FOUND, AsofJoin
 from unbounded.durations import shortest
-from unbounded.operators import Batch, Change, Tables, closing_instant
+from unbounded.operators import Batch, Change, Tables, came_late, closing_instant
 from unbounded.operators.answer import Answer
 from unbounded.operators.sides import AT_THE_END, LATE, Taken, without_late
 from unbounded.operators.waiting import DUE, ROW, numbered, waiting_table
@@ -228,7 +228,7 @@ class _Side:
         self.table = "waiting" if side == "left" else "right"  # rows that wait come out, those of the right do not
         self.late_schema = node.of(side).schema
         self._time, self._due = node.time(side), _due(node, node.time(side))
-        self._closes = closing_instant({self._time: node.clock(side)}, self.late_schema)
+        self._clocks = {self._time: node.clock(side)}
         self._never_null = list(dict.fromkeys([self._time, *(pair[side == "right"] for pair in node.by)]))
         keys = node.keys(side) or [pl.lit(0, dtype).alias(name) for name, dtype in _ONE.items()]
         self._ready = [*keys, *(map(pl.col, node.left.schema if side == "left" else node.payload))]
@@ -236,12 +236,11 @@ class _Side:
 
     def late_rows(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame:
         """Those that came too late."""
-        return rows.filter(self._closes <= batch.late)
+        return rows.filter(came_late(self._clocks, self.late_schema, batch))
 
     def prepared(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame:
         """The rows with the instant that they wait for, and whether they count."""
-        late = pl.lit(value=False) if batch.late is None else (self._closes <= batch.late).fill_null(value=False)
-        return rows.with_columns(self._due.alias(DUE), late.alias(LATE))
+        return rows.with_columns(self._due.alias(DUE), came_late(self._clocks, self.late_schema, batch).alias(LATE))
 
     def taken(self, rows: pl.DataFrame) -> Taken:
         """Prepared rows, without those that are late."""

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from unbounded.lineage import Clock, clocks
-from unbounded.operators import Batch, Change, closing_instant
+from unbounded.operators import Batch, Change, came_late, closing_instant
 from unbounded.operators.answer import Answer
 from unbounded.operators.waiting import DUE, ROW, numbered, waiting_table
 from unbounded.plan import InOrder
@@ -35,8 +35,8 @@ class Waiting:
 
     def __init__(self, schema: Mapping[str, pl.DataType], keys: tuple[str, ...], clock: Clock, ahead: int = 0) -> None:
         self._schema, self._keys, self._ahead = pl.Schema(schema), keys, ahead
-        self.clocks = {keys[0]: clock}
-        self.instant = closing_instant(self.clocks, self._schema)
+        self._clocks = {keys[0]: clock}
+        self.instant = closing_instant(self._clocks, self._schema)
         """When the watermark has reached a row, in epoch ms."""
         self.spec = waiting_table(self._schema)
 
@@ -47,7 +47,7 @@ class Waiting:
 
     def late(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame:
         """Those that came too late."""
-        return rows.filter(self.instant <= batch.late)
+        return rows.filter(came_late(self._clocks, self._schema, batch))
 
     def prepared(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         """What to collect of rows."""

@@ -15,7 +15,7 @@ import polars as pl
 
 from unbounded.durations import shortest
 from unbounded.expressions import canonical, columns_of, passes
-from unbounded.operators import Batch, Change, Tables, TellsLate, at_least_milliseconds, closing_instant
+from unbounded.operators import Batch, Change, Tables, TellsLate, at_least_milliseconds, came_late
 from unbounded.operators.answer import Answer
 from unbounded.operators.buckets import BUCKET, Buckets, buckets_of
 from unbounded.operators.sides import AT_THE_END, LATE, Taken, without_late
@@ -231,7 +231,7 @@ class _Buffer:
         """Whether a row that is ready came too late; None if none can."""
         if not self._kept.judged or batch.late is None:
             return None
-        return (closing_instant(self._kept.judged, self._schema) <= batch.late).fill_null(value=False)
+        return came_late(self._kept.judged, self._schema, batch)
 
     @property
     def late_schema(self) -> pl.Schema:

@@ -16,7 +16,7 @@ from unbounded.durations import shortest
 from unbounded.expressions import canonical
 from unbounded.lineage import closing
 from unbounded.now import at, tells_time
-from unbounded.operators import Batch, Change, Tables, at_most_milliseconds, closing_instant
+from unbounded.operators import Batch, Change, Tables, at_most_milliseconds, came_late, closing_instant
 from unbounded.operators.answer import Answer
 from unbounded.operators.pieces import PIECES, PieceValues
 from unbounded.plan import HAVING
@@ -99,7 +99,7 @@ class SessionOperator:
         if not self._closes:
             return None
         ends = rows.with_columns(one.alias(END) for one in self._at([self._node.ends], batch))
-        return ends.filter(closing_instant(self._clocks, {END: self._time}) <= batch.late).select(*self.late_schema)
+        return ends.filter(came_late(self._clocks, {END: self._time}, batch)).select(*self.late_schema)
 
     # One batch ----------------------------------------------------------------------------------
     def prepare(self, rows: pl.LazyFrame, tables: Tables, batch: Batch) -> pl.LazyFrame:
@@ -131,9 +131,7 @@ class SessionOperator:
     def _with_stretches(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame:
         """Rows with the time that each covers, `LABEL` to `END`; null for those that are `_LATE` or in no session."""
         rows = rows.with_columns(one.alias(END) for one in self._at([self._node.ends], batch))
-        late = pl.lit(value=False)
-        if self._closes and batch.late is not None:
-            late = (closing_instant(self._clocks, {END: self._time}) <= batch.late).fill_null(value=False)
+        late = came_late(self._clocks if self._closes else {}, {END: self._time}, batch)
         counts = pl.col(END).is_not_null() & ~pl.col(_LATE)
         return rows.with_columns(late.alias(_LATE)).with_columns(
             pl.when(counts).then(pl.col(self._node.column)).alias(LABEL), pl.when(counts).then(pl.col(END)).alias(END)

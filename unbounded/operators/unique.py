@@ -10,7 +10,7 @@ import polars as pl
 from unbounded.asof import AsofJoin
 from unbounded.durations import shortest
 from unbounded.lineage import clocks
-from unbounded.operators import Batch, Change, closing_instant
+from unbounded.operators import Batch, Change, came_late, closing_instant
 from unbounded.operators.answer import Answer
 from unbounded.pairs import StreamJoin
 from unbounded.plan import Aggregate, Unique, walk
@@ -79,14 +79,11 @@ class UniqueOperator:
     def late_rows(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame | None:
         if not self._clocks:
             return None
-        return rows.filter(closing_instant(self._clocks, self._schema) <= batch.late)
+        return rows.filter(came_late(self._clocks, self._schema, batch))
 
     def prepare(self, rows: pl.LazyFrame, tables: Mapping[str, Table], batch: Batch) -> pl.LazyFrame:
         """All rows. Measured: which are the first of their value takes Polars half as long once they are there."""
-        late = pl.lit(value=False)
-        if self._clocks and batch.late is not None:
-            late = (closing_instant(self._clocks, self._schema) <= batch.late).fill_null(value=False)
-        rows = rows.with_columns(late.alias(_LATE))
+        rows = rows.with_columns(came_late(self._clocks, self._schema, batch).alias(_LATE))
         if self._in_time_order:
             instant = closing_instant(self._clocks, self._schema)
             rows = rows.sort(instant, *self._clocks, nulls_last=True, maintain_order=True)
