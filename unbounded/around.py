@@ -15,7 +15,7 @@ from unbounded.expressions import expand, why_not_rowwise
 from unbounded.grouping import StreamGroupBy
 from unbounded.lineage import clocks
 from unbounded.looking import looks_along_time
-from unbounded.ordered import Rolling, ordered, refuse_order
+from unbounded.ordered import Rolling, kept, ordered, refuse_order
 from unbounded.plan import Node
 from unbounded.windows import Closed, time_column
 
@@ -110,9 +110,6 @@ class LooksAround:
             )
 
         def rolled(plan: Node, keys: tuple[pl.Expr, ...], aggregates: tuple[pl.Expr, ...]) -> Node:
-            node = Rolling(plan, keys, aggregates, column, length, start, closed)
-            node.schema  # noqa: B018  # errors of Polars first
-            node.along  # noqa: B018  # refuses what cannot be kept
-            return node
+            return kept(Rolling(plan, keys, aggregates, column, length, start, closed))
 
         return StreamGroupBy(self._plan, by, self._around, label=column, grouped=rolled)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import polars as pl
 
@@ -16,7 +16,7 @@ from unbounded.plan import Node, Verb
 from unbounded.trees import expression, nodes, tree_of
 from unbounded.windows import LABEL, Closed
 
-__all__ = ["Ordered", "Rolling", "ordered", "refuse_order"]
+__all__ = ["Ordered", "Rolling", "kept", "ordered", "refuse_order"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +71,9 @@ class Rolling(Node):
         return rolled.over(self.keys) if self.keys else rolled
 
 
+_Along = TypeVar("_Along", Ordered, Rolling)
+
+
 def _in_order(rows: pl.LazyFrame, time: str) -> pl.LazyFrame:
     return rows.filter(pl.col(time).is_not_null()).sort(time, maintain_order=True)
 
@@ -80,10 +83,14 @@ def ordered(node: Node, verb: str, exprs: tuple[pl.Expr, ...], times: Collection
 
     UnsupportedOperationError with every reason why they cannot be kept up to date.
     """
-    found = Ordered(node, verb, exprs, time=_time_of(verb, exprs, node, times))
-    found.schema  # noqa: B018  # errors of Polars first
-    found.along  # noqa: B018  # refuses what cannot be kept
-    return found
+    return kept(Ordered(node, verb, exprs, time=_time_of(verb, exprs, node, times)))
+
+
+def kept(node: _Along) -> _Along:
+    """The same node; Polars' own error, or UnsupportedOperationError with every reason, if it cannot be kept."""
+    node.schema  # noqa: B018  # errors of Polars first
+    node.along  # noqa: B018  # refuses
+    return node
 
 
 def _time_of(verb: str, exprs: Iterable[pl.Expr], node: Node, times: Collection[str]) -> str:
