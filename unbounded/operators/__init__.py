@@ -37,6 +37,8 @@ __all__ = [
 FINAL: Final = 2**63 - 1
 """The watermark of an input that was declared ended: later than any time."""
 
+_ROWS_OF_A_BATCH: Final = 2**32  # more than a frame can have; leaves room in an Int64 for two billion batches
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -50,6 +52,11 @@ class Batch:
     time: datetime
     late: int | None
     watermark: int | None
+
+    @property
+    def first_row(self) -> int:
+        """The number of its first row, where rows are numbered over all batches as they come."""
+        return self.id * _ROWS_OF_A_BATCH
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ __all__ = ["SessionOperator"]
 
 _EXPIRY, _LEN, _LATE, _SEEN = "__expiry__", "__len__", "__late__", "__seen__"
 _ALL, _SESSION, _STORED = "__all__", "__session__", "__stored__"
-_ROWS_PER_BATCH: Final = 1 << 32  # of which a row index of Polars can tell apart as many
 
 
 class SessionOperator:
@@ -106,7 +105,7 @@ class SessionOperator:
         """The sessions of the batch alone; rows that are in none, and late ones, in one row per key without a start."""
         node, key = self._node, self._sessions.key
         if self._arrives:
-            arrival = pl.col(ARRIVAL).cast(pl.Int64) + batch.id * _ROWS_PER_BATCH
+            arrival = pl.col(ARRIVAL).cast(pl.Int64) + batch.first_row
             rows = rows.with_row_index(ARRIVAL).with_columns(arrival)
         if self._cut.computed:
             rows = rows.with_columns(self._at(self._cut.computed, batch))
@@ -144,7 +143,7 @@ class SessionOperator:
         in_time = rows.filter(pl.col(LABEL).is_not_null()) if rows[LABEL].null_count() else rows
         number = in_time[_LEN].sum()
         if self._values:
-            piece = pl.int_range(pl.len(), dtype=pl.Int64) + batch.id * _ROWS_PER_BATCH
+            piece = pl.int_range(pl.len(), dtype=pl.Int64) + batch.first_row
             in_time = in_time.with_columns(pl.concat_list(piece).alias(PIECES))
         for one in self._values:
             in_time = one.take(in_time, tables)

@@ -17,8 +17,6 @@ DUE: Final = "__expiry__"
 ROW: Final = "__row__"
 """The column that says in which order rows came, over all batches."""
 
-_ROWS_OF_A_BATCH: Final = 2**32  # more than a frame can have; leaves room in an Int64 for two billion batches
-
 
 def waiting_table(schema: Mapping[str, pl.DataType]) -> TableSpec:
     """A table of rows with these columns, known by `ROW`, that go when the watermark has come to `DUE`."""
@@ -29,5 +27,4 @@ def waiting_table(schema: Mapping[str, pl.DataType]) -> TableSpec:
 
 def numbered(rows: pl.DataFrame, batch: Batch) -> pl.DataFrame:
     """Rows of a batch with `ROW`; a batch that runs again gives them the same numbers."""
-    first = pl.lit(batch.id * _ROWS_OF_A_BATCH, pl.Int64)
-    return rows.with_columns((pl.int_range(pl.len(), dtype=pl.Int64) + first).alias(ROW))
+    return rows.with_columns((pl.int_range(pl.len(), dtype=pl.Int64) + batch.first_row).alias(ROW))
