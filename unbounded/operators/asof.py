@@ -149,9 +149,9 @@ class AsofJoinOperator:
     def _with_due(self, rows: pl.DataFrame, time: str, ticks: int | pl.Expr | None) -> pl.DataFrame:
         """Rows with when the watermark is so many ticks behind a time of theirs, on both sides; null if never."""
         until = pl.lit(None, self._node.dtype) if ticks is None else later(pl.col(time), ticks, self._node.dtype)
-        until = rows.lazy().with_columns(until.alias(_UNTIL))
         due = _due(self._node, _UNTIL).fill_null(AT_THE_END).alias(DUE)
-        return until.with_columns(due).drop(_UNTIL).collect(engine="in-memory")
+        noted = rows.lazy().with_columns(until.alias(_UNTIL))
+        return noted.with_columns(due).drop(_UNTIL).collect(engine="in-memory")
 
     def _closed(self, theirs: pl.DataFrame, table: Multimap, watermark: int) -> list[pl.DataFrame]:
         """The open rows that need not wait any longer, with what they found."""
