@@ -1,4 +1,4 @@
-"""How a node is kept up to date: what an operator gets, what it gives, and which node needs one.
+"""How a node is kept up to date: what an operator gets, and what it gives.
 
 An operator is a function of its inputs, its tables and the batch, and of nothing else. Clock, files
 and threads live in the loop.
@@ -67,9 +67,13 @@ class Change:
     taken: int = 0
     """Input rows, late ones and those without a time included; a row in two windows is two."""
     updated: int = 0
+    """Rows of its tables that are new or have changed."""
     evicted: int = 0
+    """Rows that the watermark let go."""
     late: int = 0
+    """Input rows that came too late, and were left out."""
     without_time: int = 0
+    """Input rows whose event time is null; a join still shows those that come out without a partner."""
     seen: int | None = None
     """The newest event time among the rows, in ms, where the operator is asked to note it."""
     left: pl.DataFrame | None = None
