@@ -101,6 +101,28 @@ def test_another_output_path_is_a_changed_query(tmp_path: Path) -> None:
         run(tmp_path, 1, out="elsewhere")
 
 
+def test_a_refusal_shows_what_differs_in_a_long_expression_and_nothing_else(tmp_path: Path) -> None:
+    feed = ub.MemorySource({"key": pl.String, "time": pl.Datetime, "value": pl.Int64})
+    frame = ub.scan_memory(feed, watermark=("time", "1m"))
+
+    def start(window: str, key: str) -> ub.StreamingQuery:
+        mean = pl.col("value").rolling_mean_by("time", window_size=window).over(key).alias("mean")
+        return frame.with_columns(mean).sink_parquet(
+            tmp_path / "out", checkpoint=tmp_path / "ckpt", trigger=ub.available_now()
+        )
+
+    start("10m", "key")
+    with pytest.raises(ub.CheckpointError) as longer:
+        start("20m", "key")
+    (calls,) = (line for line in str(longer.value).splitlines() if ".looks.1.calls: " in line)
+    was, _, now = calls.partition(", is ")
+    assert "600000000000" in was
+    assert "1200000000000" in now
+    assert ".keys" not in str(longer.value)
+    with pytest.raises(ub.CheckpointError, match=r'- .*looks\.1\.keys\.col\("key"\): String is gone'):
+        start("10m", "value")
+
+
 @pytest.mark.parametrize("place", ["local", "memory://storage-test"])
 def test_a_record_is_written_once(place: str, tmp_path: Path) -> None:
     storage = open_storage(tmp_path / "records" if place == "local" else place)

@@ -281,13 +281,28 @@ def _differences(stored: Any, current: Any, path: str = "") -> list[tuple[str, s
             else:
                 found += _differences(stored[name], current[name], here)
         return found
+    if _are_parts(stored) and _are_parts(current) and len(stored) == len(current):
+        pairs = enumerate(zip(stored, current, strict=True), 1)
+        return [one for place, (was, now) in pairs for one in _differences(was, now, f"{path}.{place}")]
+    if stored == current:
+        return []
     hint = " (if it is the same data in another place: allow_source_change=True)" if path.endswith(".place") else ""
-    return [] if stored == current else [(path, f"~ {path}: was {_short(stored)}, is {_short(current)}{hint}")]
+    was, now = str(stored), str(current)
+    # Long texts may differ far behind their beginning.
+    alike = next((at for at, (a, b) in enumerate(zip(was, now, strict=False)) if a != b), min(len(was), len(now)))
+    return [(path, f"~ {path}: was {_short(was, alike)}, is {_short(now, alike)}{hint}")]
 
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
+def _are_parts(value: Any) -> bool:
+    return isinstance(value, Sequence) and all(isinstance(one, Mapping) for one in value)
+
+
+def _short(value: Any, differs_at: int = 0) -> str:
+    """At most 200 signs of a value, among them the one where it begins to differ."""
+    text, since = str(value), max(0, differs_at - 100)
+    if len(text) <= 200:
+        return text
+    return f"{'...' if since else ''}{text[since : since + 200]}{'...' if since + 200 < len(text) else ''}"
 
 
 def everything(storage: Storage) -> list[str]:
