@@ -274,6 +274,10 @@ WRITTEN: dict[str, Case] = {
         lambda: frame().with_watermark("t", "1h").join_asof(frame().rename({"t": "u"}), left_on="t", right_on="u"),
         r"of the right, 'u', has no watermark.*Add to the right \.pipe\(ub\.with_watermark, \"u\", \"10m\"\)",
     ),
+    "join_where of a bounded frame with a stream": (
+        lambda: pl.LazyFrame(schema=SCHEMA).ub.join_where(frame(), pl.col("k") == pl.col("k_right")),  # type: ignore[attr-defined]  # registered
+        r"of a bounded frame with a stream.*Write stream\.join_where\(bounded, ",
+    ),
     "join_asof of streams on a number": (
         lambda: frame().with_watermark("t", "1h").join_asof(frame().with_watermark("t", "1h"), on="v"),
         r"the order of event time, and 'v' is Int64\. Join on columns with a watermark, e\.g\. on='t', or",

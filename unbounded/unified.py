@@ -241,6 +241,11 @@ class BoundedNamespace:
         self, other: pl.LazyFrame, *predicates: pl.Expr | Iterable[pl.Expr], how: str = "inner", suffix: str = "_right"
     ) -> pl.LazyFrame:
         """`pl.LazyFrame.join_where`, and also right, full, semi and anti; see `StreamFrame.join_where`."""
+        if isinstance(other, StreamFrame):
+            raise PlanError(
+                "join_where() of a bounded frame with a stream: rows come out as the stream brings them, so that it comes "
+                "first. Write stream.join_where(bounded, ...), with _right on the columns of the bounded frame"
+            )
         return paired_where(Static(self._frame), Static(other), predicates, how, suffix).apply(self._frame, other)
 
     def unique_within_watermark(self, subset: IntoExpr | Collection[IntoExpr] | None = None) -> pl.LazyFrame:
