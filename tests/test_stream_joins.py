@@ -281,6 +281,19 @@ def test_a_row_is_there_for_a_partner_at_the_last_time_that_there_is(how: str) -
     same_rows(story.answer(), pipeline(*frames).collect())
 
 
+def test_a_watermark_stays_within_the_times_that_there_are() -> None:
+    def pipeline(left: Any, right: Any) -> Any:
+        left, right = marked(left, right, delay="10s")
+        return left.join(right, on=["k", "t"], how="left")
+
+    first = pl.select(k=1, t=pl.lit(-(2**63) + 1_000, pl.Int64).cast(pl.Datetime("ms")))
+    later = pl.select(k=1, t=pl.lit(datetime(2026, 3, 1)).cast(pl.Datetime("ms")))
+    story = Story(pipeline, first.schema, first.schema)
+    for rows in (first, later):
+        story.add(rows, 0).add(rows, 1).run()
+    assert story.end().answer().equals(pl.concat([first, later]))
+
+
 def test_a_row_that_is_late_is_counted_and_comes_out_neither_paired_nor_alone() -> None:
     story = Story(near("full"), SCHEMA, SCHEMA)
     story.add([row(1, 100)], feed=0).add([row(1, 100)], feed=1).run()

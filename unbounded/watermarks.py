@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import Final
 
 import polars as pl
 
@@ -15,6 +16,8 @@ from unbounded.lineage import clocks
 from unbounded.plan import Node, Scan, Watermark, walk
 
 __all__ = ["Patience", "advanced", "combined", "settled", "watermarked"]
+
+_FIRST: Final = -(2**63) + 1  # in epoch ms; without the very least Int64, which has no negative
 
 _log = logging.getLogger("unbounded")
 
@@ -55,8 +58,8 @@ def watermarked(node: Node, column: str, delay: str | timedelta) -> Node:
 
 
 def advanced(marks: Mapping[str, int], seen: Mapping[str, int], delays: Mapping[str, int]) -> dict[str, int]:
-    """The watermark of each input after a batch that saw these newest times; none goes back."""
-    reached = {name: newest - delays[name] for name, newest in seen.items()}
+    """The watermark of each input after a batch that saw these newest times; none goes back, nor before all time."""
+    reached = {name: max(newest - delays[name], _FIRST) for name, newest in seen.items()}
     return {**marks, **{name: max(mark, marks.get(name, mark)) for name, mark in reached.items()}}
 
 
