@@ -243,8 +243,8 @@ class BoundedNamespace:
         """`pl.LazyFrame.join_where`, and also right, full, semi and anti; see `StreamFrame.join_where`."""
         if isinstance(other, StreamFrame):
             raise PlanError(
-                "join_where() of a bounded frame with a stream: rows come out as the stream brings them, so that it comes "
-                "first. Write stream.join_where(bounded, ...), with _right on the columns of the bounded frame"
+                "join_where() of a bounded frame with a stream: rows come out as the stream brings them, so it "
+                "comes first. Write stream.join_where(bounded, ...), with _right on the columns of the bounded frame"
             )
         return paired_where(Static(self._frame), Static(other), predicates, how, suffix).apply(self._frame, other)
 
