@@ -20,7 +20,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from unbounded.errors import CheckpointError, ConcurrentQueryError, ConnectorError, CorruptRecordError
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import fsspec
 
 __all__ = [
+    "Bytes",
     "LocalStorage",
     "Lock",
     "ObjectStorage",
@@ -35,6 +36,7 @@ __all__ = [
     "Storage",
     "decode",
     "digest",
+    "digest_in",
     "encode",
     "filesystem",
     "is_local",
@@ -45,6 +47,8 @@ __all__ = [
 
 Record = Mapping[str, Any]
 """The JSON object of a record: strings, integers, finite floats, booleans, null, lists, objects."""
+
+Bytes: TypeAlias = bytes | memoryview
 
 TEMPORARY = ".tmp-"
 _MAGIC = "unbounded/1"
@@ -103,7 +107,7 @@ def make_folder(path: str) -> None:
 
 
 # ---------------------------------------------------------------------------------------- records
-def digest(*parts: bytes) -> str:
+def digest(*parts: Bytes) -> str:
     """The blake2b-128 digest of engine bytes, in hex; it detects damage, it does not authenticate."""
     found = hashlib.blake2b(digest_size=16)
     for part in parts:
@@ -111,15 +115,19 @@ def digest(*parts: bytes) -> str:
     return found.hexdigest()
 
 
-def encode(kind: str, batch: int, record: Record, blob: bytes = b"") -> bytes:
-    """One record as bytes: a head line that people can read, a JSON line, then the blob.
+def encode(kind: str, batch: int, record: Record, *blob: Bytes) -> bytes:
+    """One record as bytes: a head line that people can read, a JSON line, then the blob, here in pieces.
 
     The head holds kind, batch, the lengths of both parts and a digest over itself and everything behind it.
     """
     text = json.dumps(record, sort_keys=True, allow_nan=False).encode()
-    body = text + b"\n" + blob
-    head = f"{_MAGIC} {kind} {batch} {len(text)} {len(blob)} ".encode()
-    return b"".join((head, digest(head, body).encode(), b"\n", body))
+    head = f"{_MAGIC} {kind} {batch} {len(text)} {sum(map(len, blob))} ".encode()
+    return b"".join((head, digest(head, text, b"\n", *blob).encode(), b"\n", text, b"\n", *blob))
+
+
+def digest_in(record: bytes) -> str:
+    """The digest that a record holds of itself. `decode` verifies it."""
+    return record[: record.find(b"\n")].rpartition(b" ")[2].decode("ascii", "replace")
 
 
 def decode(data: bytes, kind: str, batch: int, where: str) -> tuple[dict[str, Any], bytes]:

@@ -371,7 +371,7 @@ class Relational:
 
 
 def _piece(name: str, version: int, level: int, rows: pl.DataFrame) -> Statement:
-    content = stream_of(rows)
+    content = bytes(stream_of(rows))
     sql = "INSERT INTO __log (name, version, level, digest, rows) VALUES ($1, $2, $3, $4, $5)"
     return Statement(sql, (name, version, level, digest(content), content))
 

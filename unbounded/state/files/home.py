@@ -30,7 +30,7 @@ from unbounded.state.files.sorting import END, LIVE, Form, probe
 from unbounded.state.layered.cold import Changes, Layout
 from unbounded.state.layered.home import LayeredHome
 from unbounded.state.layered.hot import KeySet
-from unbounded.storage import LocalStorage, Storage, digest, encode
+from unbounded.storage import LocalStorage, Storage, digest_in, encode
 
 __all__ = ["FileRows", "FilesCold", "files_home"]
 
@@ -233,8 +233,8 @@ class FilesCold:
             "deltas": deltas,
             "frames": frames,
         }
-        content = encode("state", version, record, blob)
-        file = Reference(f"state/{version}.{attempt}", digest(content))
+        content = encode("state", version, record, *blob)
+        file = Reference(f"state/{version}.{attempt}", digest_in(content))
         self._storage.put(file.name, content)
 
         pushed = {name: self._rows[name].push(rows).fresh for name, rows in written.items()}

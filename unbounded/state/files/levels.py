@@ -21,7 +21,7 @@ import polars as pl
 from unbounded.state.changelog import Reference, number_of, read_delta, read_record, stream_of
 from unbounded.state.files.runs import Piece, Run, merged
 from unbounded.state.files.sorting import END, Content, Form, map_file, probe
-from unbounded.storage import Record, Storage, digest, encode
+from unbounded.storage import Record, Storage, digest, digest_in, encode
 
 __all__ = ["Catalogue", "LevelWriter", "catalogue_of", "read_log"]
 
@@ -119,19 +119,20 @@ class LevelWriter:
 
     def finish(self, draft: Catalogue) -> Catalogue:
         """Make a catalogue durable."""
-        file = self._put(draft.generation, encode("catalogue", draft.generation, draft.record()))
-        return replace(draft, file=file)
+        content = encode("catalogue", draft.generation, draft.record())
+        return replace(draft, file=self._put(draft.generation, content, digest_in(content)))
 
-    def _put(self, generation: int, content: bytes) -> Reference:
+    def _put(self, generation: int, content: bytes, digest: str) -> Reference:
         name = f"runs/{generation}.{secrets.token_hex(8)}"
         self._storage.put(name, content)
-        return Reference(name, digest(content))
+        return Reference(name, digest)
 
     def write(self, generation: int, content: Content) -> tuple[Piece, ...]:
         """Rows as files, which are mapped at once: what was just written is not checked."""
         pieces = []
         for part in content.pieces(self._piece):
-            file = self._put(generation, part.encoded())
+            encoded = part.encoded()
+            file = self._put(generation, encoded, digest(encoded))
             mapped = map_file(f"{self._storage.url}/{file.name}", content.form, None)
             pieces.append(replace(Piece.of(part), folder=self._storage.url, file=file, kept=mapped))
         return tuple(pieces)
@@ -205,7 +206,8 @@ class LevelWriter:
 
     def _log(self, generation: int, frames: Sequence[pl.DataFrame]) -> LogFile:
         rows = pl.concat([frame.select(frames[0].columns) for frame in frames])
-        return LogFile(self._put(generation, encode("log", generation, {}, stream_of(rows))), rows.height)
+        content = encode("log", generation, {}, stream_of(rows))
+        return LogFile(self._put(generation, content, digest_in(content)), rows.height)
 
     def _last_alike(self, files: Sequence[LogFile]) -> int:
         """How many files at the end are of the size of the last one, or smaller, and not large."""

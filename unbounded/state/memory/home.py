@@ -34,7 +34,7 @@ from unbounded.state.declared import Declared
 from unbounded.state.memory.multimap import SlotMultimap
 from unbounded.state.memory.stored import Part
 from unbounded.state.memory.table import SlotTable
-from unbounded.storage import Storage, digest, encode, without_credentials
+from unbounded.storage import Storage, digest_in, encode, without_credentials
 
 __all__ = ["MemoryHome"]
 
@@ -158,8 +158,8 @@ class MemoryHome:
 
         def write() -> StateRef:
             frames, blob = pack(changed)
-            content = encode("state", version, {**record, "frames": frames}, blob)
-            file = Reference(f"state/{version}.{attempt}", digest(content))
+            content = encode("state", version, {**record, "frames": frames}, *blob)
+            file = Reference(f"state/{version}.{attempt}", digest_in(content))
             self._storage.put(file.name, content)
             with self._shared:
                 self._deltas = (*deltas, file) if changed else deltas
