@@ -188,7 +188,7 @@ class MemoryHome:
                     break
                 self._credit[name] -= cost
                 copied[place] = version
-                left.append((name, version, table.part(low, high)))
+                left.append((name, table.shown(version), table.part(low, high)))
         with self._shared:
             self._parts = (*self._parts, *left)
 

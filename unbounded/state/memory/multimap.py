@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -14,7 +13,7 @@ from unbounded.state.memory.keys import Keys
 from unbounded.state.memory.lists import Lists
 from unbounded.state.memory.numbers import Numbers
 from unbounded.state.memory.slots import Rows, Slots, Values, distinct, frame_of, places
-from unbounded.state.memory.stored import LIVE, SLOT, Part, Stored
+from unbounded.state.memory.stored import LIVE, SLOT, Stored
 from unbounded.state.memory.young import Arrived, Young
 
 __all__ = ["SlotMultimap"]
@@ -64,7 +63,6 @@ class SlotMultimap(Stored):
         arrivals = pl.Series(_ARRIVAL, np.arange(self._arrivals, self._arrivals + rows.height))
         self._arrivals += rows.height
         slots = self._slots.take(rows.height)
-        self._make_room()
         columns = [*accepted.get_columns(), arrivals]
         if not self._looks:
             self._index(slots, columns, durable=False)
@@ -74,6 +72,7 @@ class SlotMultimap(Stored):
 
     def _index(self, slots: Slots, columns: list[pl.Series], *, durable: bool) -> None:
         """Let rows be found by their keys; of those that are durable a commit has nothing to write."""
+        self._make_room()
         self._live[slots] = True
         self._rows += len(slots)
         self._list(columns[: len(self.spec.key)], slots)
@@ -82,7 +81,7 @@ class SlotMultimap(Stored):
 
     def _grow_up(self, came: Sequence[Arrived]) -> None:
         for each in came:
-            self._index(each.slots, each.rows.get_columns()[1:], durable=each.durable)
+            self._index(each.slots, each.rows.get_columns()[1:], durable=each.version is not None)
 
     def probe(self, keys: pl.DataFrame) -> pl.DataFrame:
         """As `Multimap.probe`."""
@@ -105,7 +104,7 @@ class SlotMultimap(Stored):
             return pl.DataFrame(schema=self._schema)
         self._looks = self._young.takes
         self._grow_up(self._young.older())
-        found = [each.select(self._schema.names()) for each in self._young.near(keys)]
+        found = [each[self._schema.names()] for each in self._young.near(keys)]
         if self._rows:
             owners = distinct(self._find(keys))
             _, slots = self._lists.of(owners[owners >= 0])
@@ -118,7 +117,8 @@ class SlotMultimap(Stored):
         due = self._young.expire(self.watermark)
         for each in due:
             self._slots.give_back(each[SLOT].cast(pl.Int64).to_numpy())
-        return pl.concat([rows, *(each.select(rows.columns) for each in due)]) if due else rows
+            rows = rows.vstack(each[rows.columns])
+        return rows
 
     def remove(self, keys: pl.DataFrame) -> None:
         """As `Multimap.remove`."""
@@ -127,7 +127,7 @@ class SlotMultimap(Stored):
         self._touched.append(slots)
         self._release(slots)
         for each in self._young.remove(self._accept(keys, self.spec.key)):
-            if each.durable:
+            if each.version is not None:
                 self._touched.append(each.slots)
             self._slots.give_back(each.slots)
 
@@ -145,23 +145,25 @@ class SlotMultimap(Stored):
     # ----------------------------------------------------------------------------- for durability
     def changes(self) -> pl.DataFrame | None:
         """As `Stored.changes`."""
-        rows, came = super().changes(), [each.rows for each in self._young if not each.durable]
+        rows, came = super().changes(), [each.rows for each in self._young if each.version is None]
         if not came:
             return rows
-        new = pl.concat(came).with_columns(pl.lit(value=True).alias(LIVE)).select(SLOT, LIVE, *self._columns)
+        slots, *columns = pl.concat(came)
+        new = pl.DataFrame([slots, pl.Series(LIVE, np.ones(len(slots), np.bool_)), *columns])
         if rows is None:
             return new
-        return pl.concat([rows.filter(~rows[SLOT].is_in(new[SLOT])), new])  # one that went may have left its slot
+        taken = rows[SLOT].is_in(new[SLOT].implode())  # what a row that went has left
+        return pl.concat([rows.filter(~taken), new])
 
     def settle(self, version: int) -> None:
         """As `Stored.settle`."""
         super().settle(version)
-        for each in self._young:
-            each.durable = True
+        self._young.settle(version)
 
-    def part(self, low: int, high: int) -> Part:
-        """As `Stored.part`."""
-        return replace(super().part(low, high), young=tuple(each.rows.clone() for each in self._young))
+    def shown(self, version: int) -> int:
+        """As `Stored.shown`. Young rows are in no part: most are gone before anyone would restore them from there."""
+        since = self._young.since
+        return version if since is None else since - 1
 
     # ------------------------------------------------------------------------- its keys and slots
     def _find(self, keys: pl.DataFrame) -> Slots:

@@ -36,16 +36,12 @@ class Part:
     live: Mask
     keys: Rows
     values: Rows
-    young: tuple[pl.DataFrame, ...] = ()
-    """Rows beside those by slot, with SLOT; also of other slots."""
 
     def frame(self) -> pl.DataFrame:
         """The rows that were there, with SLOT."""
         slots = np.flatnonzero(self.live)
         place = pl.Series((slots + self.low).astype(np.uint32))
-        rows = frame_of([SLOT, *self.names], [place, *self.keys.take(slots), *self.values.take(slots)])
-        here = pl.col(SLOT).is_between(self.low, self.low + len(self.live) - 1)
-        return pl.concat([rows, *(each.filter(here).select(rows.columns) for each in self.young)])
+        return frame_of([SLOT, *self.names], [place, *self.keys.take(slots), *self.values.take(slots)])
 
 
 class Stored(ABC):
@@ -120,6 +116,8 @@ class Stored(ABC):
         """As `Table.expire` and `Multimap.expire`."""
         self.watermark, self._expired = max(min(watermark, LAST), self.watermark), True
         looked = self._calendar.pop(self.watermark) if self._calendar is not None else np.zeros(0, np.int64)
+        if not len(looked):
+            return pl.DataFrame(schema=self._schema)
         due = self._expiries(looked) <= self.watermark
         self._schedule(looked[~due])
         rows = self._frame(looked[due])
@@ -142,7 +140,7 @@ class Stored(ABC):
     # ----------------------------------------------------------------------------- for durability
     @property
     def size(self) -> int:
-        """All rows are in slots below."""
+        """All rows have slots below."""
         return self._slots.size
 
     def changes(self) -> pl.DataFrame | None:
@@ -156,7 +154,7 @@ class Stored(ABC):
         if not len(touched):
             return None
         live = np.zeros(len(touched), np.bool_)
-        kept = np.searchsorted(touched, self.size)  # the others were cut off
+        kept = np.searchsorted(touched, min(self.size, self._capacity))  # the others were cut off, or never stored
         live[:kept] = self._live.take(touched[:kept])
         here, gone = touched[live], touched[~live]
         rows = self._placed(here, [*self._keys_of(here), *self._values.take(here)], live=True)
@@ -177,10 +175,16 @@ class Stored(ABC):
         """What changed is durable in this version."""
         self.expired_at, self._expired, self._touched = self.expired_by(version), False, []
 
+    def shown(self, version: int) -> int:
+        """The version up to which a part has all rows, and perhaps later ones, if all is durable in `version`."""
+        return version
+
     def part(self, low: int, high: int) -> Part:
         """The rows in the slots from `low` to before `high`; copies no more than these."""
-        keys, values = self._part_of_keys(low, high), self._values.part(low, high)
-        return Part(low, tuple(self._columns), self._live[low:high].copy(), keys, values)
+        live = self._live[low:high].copy()
+        live = live if live.any() else live[:0]
+        high = low + len(live)
+        return Part(low, tuple(self._columns), live, self._part_of_keys(low, high), self._values.part(low, high))
 
     def load(self, frames: Iterable[pl.DataFrame], watermark: int, expired_at: int) -> None:
         """Become what these changed rows say, oldest first: SLOT, LIVE, VERSION and the row.
