@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from unbounded.state.memory.arrays import Elastic
 
-__all__ = ["Mask", "Rows", "Slots", "Values", "distinct", "frame_of", "places"]
+__all__ = ["Mask", "Rows", "Slots", "Values", "distinct", "frame_of", "places", "where"]
 
 Slots: TypeAlias = npt.NDArray[np.int64]
 Mask: TypeAlias = npt.NDArray[np.bool_]
@@ -35,6 +35,15 @@ def distinct(numbers: Slots) -> Slots:
 def places(rows: Slots) -> pl.Series:
     """Rows to index a frame or series with: 9 us for 100 rows, where `gather` goes through a plan and takes 80."""
     return pl.Series(rows.astype(np.uint32))
+
+
+def where(rows: pl.DataFrame, mask: pl.Series | Mask) -> pl.DataFrame:
+    """As `rows.filter(mask)`, in this thread: where others keep all cores busy, Polars' own wait for milliseconds.
+
+    For a third of a million rows with texts it takes a fifth of what taking them by their places does.
+    """
+    chosen = mask if isinstance(mask, pl.Series) else pl.Series(mask)
+    return pl.DataFrame([column.filter(chosen) for column in rows])
 
 
 def frame_of(names: Sequence[str], columns: Sequence[Values]) -> pl.DataFrame:

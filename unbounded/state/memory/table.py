@@ -9,7 +9,7 @@ from unbounded.errors import PlanError
 from unbounded.state import TableSpec
 from unbounded.state.memory.folding import Fold
 from unbounded.state.memory.keys import Keys, first_of_each
-from unbounded.state.memory.slots import Mask, Rows, Slots, Values, distinct, frame_of, places
+from unbounded.state.memory.slots import Mask, Rows, Slots, Values, distinct, frame_of, places, where
 from unbounded.state.memory.stored import Stored
 
 __all__ = ["SlotTable"]
@@ -67,9 +67,9 @@ class SlotTable(Stored):
     def _pair_up(self, slots: Slots, fresh: Mask, rows: pl.DataFrame) -> None:
         """Fold rows whose keys do not repeat: a known one with what is stored, a fresh one with nothing."""
         if fresh.any():
-            new, stays = np.flatnonzero(fresh), np.flatnonzero(~fresh)
+            new = np.flatnonzero(fresh)
             self._write(slots[new], self._values_of(rows), new)
-            slots, rows = slots[stays], rows[places(stays)]
+            slots, rows = slots[~fresh], where(rows, ~fresh)
         self._write(slots, self._fold.pairs(self._values.take(slots), self._values_of(rows)))
 
     def insert(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -78,16 +78,17 @@ class SlotTable(Stored):
         if not rows.height:
             return rows
         slots, fresh = self._open(accepted)
-        chosen = places(np.flatnonzero(fresh))
-        self._write(slots[fresh], self._values_of(accepted[chosen]))
-        self._schedule(slots[fresh])
-        return rows[chosen]
+        if not fresh.all():
+            slots, accepted, rows = slots[fresh], where(accepted, fresh), where(rows, fresh)
+        self._write(slots, self._values_of(accepted))
+        self._schedule(slots)
+        return rows
 
     def lookup(self, keys: pl.DataFrame) -> pl.DataFrame:
         """As `Table.lookup`."""
         slots = self._find(keys)
-        here = np.flatnonzero(slots >= 0)
-        found = keys if len(here) == len(slots) else keys[places(here)]
+        here = slots >= 0
+        found = keys if here.all() else where(keys, here)
         return found.hstack(frame_of(self.spec.values.names(), self._values.take(slots[here])).get_columns())
 
     def remove(self, keys: pl.DataFrame) -> None:

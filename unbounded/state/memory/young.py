@@ -10,7 +10,7 @@ import polars as pl
 
 from unbounded.state import MultimapSpec
 from unbounded.state.memory.expiry import NEVER
-from unbounded.state.memory.slots import Slots
+from unbounded.state.memory.slots import Slots, where
 
 __all__ = ["Arrived", "Young"]
 
@@ -132,8 +132,8 @@ class Young:
         if due.all():
             return rows, rows.clear()
         # As they came from a source in order, a slice will do. What stays is copied, or it would keep all in memory.
-        first = rows.head(int(due.sum())) if expiries.is_sorted() else _filtered(rows, due)
-        return first, _filtered(rows, ~due)
+        first = rows.head(int(due.sum())) if expiries.is_sorted() else where(rows, due)
+        return first, where(rows, ~due)
 
     def remove(self, keys: pl.DataFrame) -> list[Arrived]:
         """Let go of the rows of these keys."""
@@ -157,11 +157,6 @@ class Young:
     def _expiries(self, rows: pl.DataFrame) -> pl.Series:
         assert self._spec.expiry is not None, "what never expires is indexed"
         return rows[self._spec.expiry]
-
-
-def _filtered(rows: pl.DataFrame, mask: pl.Series) -> pl.DataFrame:
-    """As `rows.filter(mask)`, in this thread: where others keep all cores busy, its threads wait for milliseconds."""
-    return pl.DataFrame([column.filter(mask) for column in rows])
 
 
 def _bounds(values: pl.Series) -> _Bounds:
