@@ -149,6 +149,26 @@ def test_rows_that_go_soon_are_never_listed_by_key_and_those_that_stay_are(
     assert multimap.under(rows([9_900]).select("k"))["k"].to_list() == [9_900]
 
 
+def test_rows_that_never_expire_stay_where_others_come_behind_them() -> None:
+    multimap = SlotMultimap("many", SPEC)
+    came = pl.concat([rows([1]), rows([2, 3], until=5), rows([4], until=9)])
+    multimap.under(came.select("k"))
+    multimap.append(came)
+    assert multimap.expire(5)["k"].to_list() == [2, 3]
+    assert sorted(multimap.scan()["k"]) == [1, 4]
+
+
+@pytest.mark.parametrize("dtype", [pl.Int128(), pl.UInt128(), pl.UInt64()])
+def test_any_integer_may_be_a_key_of_rows_that_are_looked_through(dtype: pl.DataType) -> None:
+    spec = MultimapSpec(pl.Schema({"k": dtype}), SPEC.values, SPEC.expiry)
+    multimap, most = SlotMultimap("many", spec), pl.select(dtype.max()).item()
+    keys = pl.Series("k", [most - 2, most - 1, most], dtype)
+    came = rows([0, 0, 0], until=5).with_columns(keys)
+    multimap.under(came.select("k"))
+    multimap.append(came)
+    assert 2 in multimap.under(came.select("k").tail(1))["n"]
+
+
 @pytest.mark.parametrize("arrive", [lambda step: [0] * 10, lambda step: range(10 * step, 10 * step + 10)])
 def test_slots_and_keys_of_rows_that_went_are_used_again(arrive: Callable[[int], Iterable[int]]) -> None:
     """Under one key, and each under its own."""

@@ -48,7 +48,7 @@ class Young:
 
     def __init__(self, spec: MultimapSpec) -> None:
         self._spec, self._key = spec, spec.key.names()
-        self._ordered = [name for name, dtype in spec.key.items() if dtype.is_integer() or dtype.is_temporal()]
+        self._ordered = [name for name, dtype in spec.key.items() if _ordered(dtype)]
         self._came: list[Arrived] = []
 
     @property
@@ -132,7 +132,7 @@ class Young:
         if due.all():
             return rows, rows.clear()
         # As they came from a source in order, a slice will do. What stays is copied, or it would keep all in memory.
-        first = rows.head(int(due.sum())) if expiries.is_sorted() else where(rows, due)
+        first = rows.head(int(due.sum())) if expiries.is_sorted(nulls_last=True) else where(rows, due)
         return first, where(rows, ~due)
 
     def remove(self, keys: pl.DataFrame) -> list[Arrived]:
@@ -157,6 +157,11 @@ class Young:
     def _expiries(self, rows: pl.DataFrame) -> pl.Series:
         assert self._spec.expiry is not None, "what never expires is indexed"
         return rows[self._spec.expiry]
+
+
+def _ordered(dtype: pl.DataType) -> bool:
+    """Whether bounds tell where values lie. Of UInt128 they do not: Polars takes no such number as a literal."""
+    return dtype.is_temporal() or (dtype.is_integer() and dtype != pl.UInt128)
 
 
 def _bounds(values: pl.Series) -> _Bounds:
