@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -331,14 +332,32 @@ WRITTEN: dict[str, Case] = {
         r"'\*'.*all columns.*[Rr]ename",
     ),
     "a column that Polars takes for a pattern": (lambda: frame().rename({"k": "^x$"}), r"'\^x\$'.*pattern.*[Rr]ename"),
-    "watermark on text": (lambda: frame().with_watermark("k", "1h"), r"String.*str.to_datetime\(\)"),
     "watermark on no column": (lambda: frame().with_watermark("time", "1h"), r"no such column.*k, v, t, tags"),
+    "watermark on a misspelt column": (lambda: frame().with_watermark("tag", "1h"), r"'tag'.*did you mean 'tags'"),
+    "watermark on what is computed": (
+        lambda: frame().with_watermark(pl.col("t").dt.truncate("1h"), "1h"),
+        r"truncate.*write the name of a column; there are: k, v, t, tags",
+    ),
+    "windows of a number": (lambda: marked().group_by_dynamic("t", every=5), r"every is 5\. Write \"10m\""),
+    "a stretch of time of a number": (lambda: marked().rolling("t", period=5), r"period is 5\. Write \"10m\""),
+    "text without its format": (
+        lambda: frame().with_columns(pl.col("k").str.to_datetime()),
+        r"with_columns\(\) of 'k'.*guesses the format.*Instead: the format in it, such as str\.to_datetime\(\"%Y",
+    ),
+    "text without its format beside a column": (
+        lambda: frame().select("v", pl.col("k").str.to_date()),
+        r"select\(\) of 'k'.*guesses the format.*Instead: the format in it",
+    ),
+    "what looks back without an order": (
+        lambda: marked().with_columns(last=pl.col("v").shift(), k="k"),
+        r"with_columns\(\) of 'last' cannot.*over\(key, order_by='t'\)",
+    ),
     "watermark of months": (lambda: frame().with_watermark("t", "1mo"), r"months.*no fixed length"),
-    "watermark below zero": (lambda: frame().with_watermark("t", timedelta(seconds=-1)), r"cannot be negative"),
+    "watermark below zero": (lambda: frame().with_watermark("t", timedelta(seconds=-1)), r"'-1s'.*cannot be negative"),
     "watermark nonsense": (lambda: frame().with_watermark("t", "soon"), r"'soon'.*no duration"),
     "two watermarks": (
         lambda: frame().with_watermark("t", "1h").with_watermark("t", "2h"),
-        r"already has a watermark on 't' with a delay of 3600000 ms",
+        r"with a delay of 2h.*already has a watermark on 't' with a delay of 1h\.",
     ),
     "a watermark on another column": (
         lambda: (
@@ -369,7 +388,7 @@ WRITTEN: dict[str, Case] = {
         ),
         r"23 or 25 hours.*convert_time_zone",
     ),
-    "sessions of no column": (lambda: frame().group_by_session("z", gap="5m"), r"name of a column; there are: k, v, t"),
+    "sessions of no column": (lambda: frame().group_by_session("z", gap="5m"), r"no such column\. There are: k, v, t"),
     "sessions of text": (lambda: frame().group_by_session("k", gap="5m"), r"String.*Datetime or Date.*to_datetime"),
     "sessions of no gap": (lambda: frame().group_by_session("t", gap="0s"), r"gap='0s'.*above zero"),
     "sessions of a negative gap": (lambda: frame().group_by_session("t", gap=timedelta(seconds=-5)), r"above zero"),
@@ -594,7 +613,7 @@ WRITTEN: dict[str, Case] = {
     ),
     "windows of numbers": (
         lambda: frame().group_by_dynamic("v", every="5m"),
-        r"'v'\): the column is Int64.*Write .*cast\(pl\.Datetime",
+        r"'v'\): the column is Int64.*Write .*pl\.from_epoch\(",
     ),
     "option typo": (
         lambda: frame().sink_parquet("out", chekpoint="c"),
@@ -719,12 +738,16 @@ MODES: dict[str, tuple[Callable[[], ub.StreamFrame], Any, str]] = {
         r"rolling\(\) would take each version of a group for a row.*append",
     ),
     "rows in complete": (frame, "complete", r'every row that ever came.*output_mode="append"'),
-    "groups in append": (lambda: frame().group_by("k").len(), "append", r"groups by 'k' never close.*with_watermark"),
+    "groups in append": (
+        lambda: frame().group_by("k").len(),
+        "append",
+        r"groups by 'k' never close.*\.pipe\(ub\.with_watermark, 't', \"10m\"\)\.group_by_dynamic\('t'.*group_by='k'\)",
+    ),
     "global in append": (lambda: frame().select(pl.len()), "append", r'global aggregate.*"update" or "complete"'),
     "watermark not in the key": (
-        lambda: frame().with_watermark("t", "1h").group_by("k").len(),
+        lambda: frame().with_watermark("t", "1h").group_by("k", "v").len(),
         "append",
-        r"groups by 'k' never close",
+        r"groups by 'k', 'v' never close.*too: \.group_by_dynamic\('t', every=\"5m\", group_by=\['k', 'v'\]\)",
     ),
     "watermark lost on the way": (
         lambda: frame().with_watermark("t", "1h").with_columns(pl.col("t").dt.offset_by("1h")).group_by("t").len(),
@@ -772,7 +795,9 @@ MODES: dict[str, tuple[Callable[[], ub.StreamFrame], Any, str]] = {
     "a left join that no time bounds": (
         lambda: frame().join(frame(), on="k", how="left"),
         "append",
-        r"rows of the left without a partner once no partner can come, and for the left.*never known.*watermark on",
+        r"rows of the left without a partner once no partner can come, and for the left.*never known\. Declare a "
+        r"watermark before the join, on the right \.pipe\(ub\.with_watermark, 't', \"10m\"\), and say.*"
+        r"pl\.col\('t_right'\) <= pl\.col\('t'\) \+ pl\.duration",
     ),
     "an anti join with a watermark on its own side alone": (
         lambda: (
@@ -781,7 +806,12 @@ MODES: dict[str, tuple[Callable[[], ub.StreamFrame], Any, str]] = {
             .join_where(frame(), pl.col("k") == pl.col("k_right"), pl.col("t_right") < pl.col("t"), how="anti")
         ),
         "append",
-        r"an? anti join emits rows of the left.*never known",
+        r"an anti join emits rows of the left.*never known",
+    ),
+    "a left join of marked times that no predicate bounds": (
+        lambda: marked().join_where(marked().rename({"t": "u"}), pl.col("k") == pl.col("k_right"), how="left"),
+        "append",
+        r"never known\. Say in predicates.*such as pl\.col\('u'\) <= pl\.col\('t'\) \+ pl\.duration",
     ),
     "a full join in update": (
         lambda: frame().with_watermark("t", "1h").join(frame(), on=["k", "t"], how="full"),
@@ -881,6 +911,16 @@ def test_every_name_of_a_lazyframe_exists() -> None:
 def test_polars_own_errors_come_untouched_and_at_the_line_that_made_them() -> None:
     with pytest.raises(pl.exceptions.ColumnNotFoundError, match="nope"):
         frame().filter(pl.col("nope") > 1)
+
+
+@pytest.mark.parametrize("column", ["k", "v"])
+def test_what_a_refused_watermark_says_to_write_can_be_written(column: str) -> None:
+    with pytest.raises(ub.PlanError, match=rf"with_watermark\({column!r}\).*must be Datetime or Date") as refused:
+        frame().with_watermark(column, "1h")
+    advice = re.search(r"Write (\.with_columns\(.*\)) before it", str(refused.value))
+    assert advice is not None
+    marked_so = eval(f"frame{advice[1]}.with_watermark({column!r}, '1h')", {"frame": frame(), "pl": pl})
+    assert marked_so.collect_schema()[column] == pl.Datetime("us")
 
 
 def test_a_lost_checkpoint_is_not_a_first_run(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from polars._typing import IntoExpr
 
 from unbounded.durations import is_positive, polars_duration
 from unbounded.errors import PlanError, UnsupportedOperationError
-from unbounded.expressions import expand, why_not_rowwise
+from unbounded.expressions import GUESSES, expand, why_not_rowwise
 from unbounded.grouping import StreamGroupBy
 from unbounded.lineage import clocks
 from unbounded.looking import looks_along_time
@@ -20,6 +20,9 @@ from unbounded.plan import Node
 from unbounded.windows import Closed, time_column
 
 __all__ = ["LooksAround"]
+
+_NAMING = ("group_by", "select", "with_columns")  # verbs whose expressions have names that the user knows
+_FORMAT = 'the format in it, such as str.to_datetime("%Y-%m-%d %H:%M:%S")'
 
 
 class LooksAround:
@@ -56,6 +59,21 @@ class LooksAround:
         if not any(map(looks_along_time, exprs)):
             return self._step(verb, exprs)
         return self._around(ordered(self._plan, verb, exprs, self._times))
+
+    def _refuse_others(self, verb: str, exprs: Iterable[pl.Expr]) -> None:
+        """Raise for the expressions that are not row-wise, all at once."""
+        why = [(expr, reason) for expr in exprs if (reason := why_not_rowwise(expr, self._plan.schema)) is not None]
+        if not why:
+            return
+        names = " and ".join(repr(expr.meta.output_name()) for expr, _ in why)
+        time = next(map(repr, sorted(self._times)), "time")
+        back = f"group_by(...).agg(...), or with_columns(...) of what looks back with over(key, order_by={time})"
+        found = [_FORMAT if GUESSES in reason else back for _, reason in why]
+        raise UnsupportedOperationError(
+            f"{verb}() {f'of {names}' if verb in _NAMING else 'with such an expression'}",
+            because="; and ".join(dict.fromkeys(reason for _, reason in why)),
+            instead="; or ".join(dict.fromkeys(found)),
+        )
 
     @property
     def _times(self) -> set[str]:

@@ -98,7 +98,8 @@ def milliseconds(duration: str | timedelta, what: str) -> int:
     else:
         raise PlanError(f'{what} is {duration!r}. Write "10m", "10 minutes" or a timedelta')
     if total < 0:
-        raise PlanError(f"{what} is {duration!r}, and a delay cannot be negative")
+        shown = repr(f"-{shortest(int(-total // 1_000))}" if isinstance(duration, timedelta) else duration)
+        raise PlanError(f'{what} is {shown}, and it cannot be negative. Write "0s" or more, such as "10m"')
     return -int(-total // 1_000)
 
 
@@ -106,6 +107,8 @@ def polars_duration(duration: str | timedelta, what: str) -> str:
     """A duration in Polars' grammar, calendar units allowed; "10 minutes" becomes "10m"."""
     if isinstance(duration, timedelta):
         duration = f"{duration // timedelta(microseconds=1)}us"
+    if not isinstance(duration, str):
+        raise PlanError(f'{what} is {duration!r}. Write "10m", "10 minutes" or a timedelta')
     parts = _parts(duration, what)
     sign = "-" if any(n < 0 for n, _ in parts) else ""
     if sign and any(n > 0 for n, _ in parts):

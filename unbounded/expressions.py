@@ -22,6 +22,7 @@ from unbounded.now import judged, named_now, tells_time, told
 from unbounded.trees import Tree, children, expression, kind, rewrite, tree_of, unaliased, with_children
 
 __all__ = [
+    "GUESSES",
     "call",
     "canonical",
     "canonical_tree",
@@ -302,6 +303,9 @@ _RESIZING = {
 }
 
 
+GUESSES = "guesses the format from the first rows, unless it says format="
+
+
 def reason(expr: pl.Expr) -> str:
     """What the outermost call of an expression, which is not row-wise, looks at."""
     called, shown = _called(expr), call(expr)
@@ -312,7 +316,7 @@ def reason(expr: pl.Expr) -> str:
     if called == "over":
         return f"{shown} looks at all rows of its partition"
     if called == "str.strptime":
-        return f"{shown} guesses the format from the first rows, unless it says format="
+        return f"{shown} {GUESSES}"
     if called in ("sample", "shuffle"):
         return f"{shown} gives another answer each time it runs"
     if called.startswith(_ORDERED):

@@ -13,7 +13,7 @@ from polars._typing import ColumnNameOrSelector, IntoExpr, PivotAgg
 from unbounded.aggregates import cut
 from unbounded.around import LooksAround
 from unbounded.errors import PlanError, UnsupportedOperationError
-from unbounded.expressions import expand, why_not_rowwise
+from unbounded.expressions import GUESSES, expand, why_not_rowwise
 from unbounded.grouping import StreamGroupBy, pivoted, sessions_of
 from unbounded.joins import Joinable
 from unbounded.looking import looks_along_time
@@ -78,6 +78,8 @@ class StreamFrame(Joinable, LooksAround, NamesOfFrames, Positional, Reducible, S
         literal = {expr.meta.output_name() for expr in found if not expr.meta.root_names()}
         rowwise = [name for name, reason in reasons.items() if reason is None and name not in literal]
         aggregated = [name for name, reason in reasons.items() if reason is not None]
+        if any(GUESSES in (reason or "") for reason in reasons.values()):
+            self._refuse_others("select", found)
         if aggregated and rowwise:
             why = reasons[aggregated[0]]
             raise UnsupportedOperationError(
@@ -266,18 +268,8 @@ class StreamFrame(Joinable, LooksAround, NamesOfFrames, Positional, Reducible, S
         self._refuse_others(verb, exprs)
         return frame
 
-    def _refuse_others(self, verb: str, exprs: Iterable[pl.Expr]) -> None:
-        """Raise for the expressions that are not row-wise, all at once."""
-        reasons = [reason for expr in exprs if (reason := why_not_rowwise(expr, self._plan.schema)) is not None]
-        if reasons:
-            raise UnsupportedOperationError(
-                f"{verb}() with such an expression",
-                because="; and ".join(reasons),
-                instead="group_by(...).agg(...), or with_columns(...) of what looks back with over(key, order_by=time)",
-            )
-
     # Time ---------------------------------------------------------------------------------------
-    def with_watermark(self, column: str, delay: str | timedelta) -> StreamFrame:
+    def with_watermark(self, column: str | pl.Expr, delay: str | timedelta) -> StreamFrame:
         """Declare event time: rows may come up to `delay` behind the newest `column` seen; see `ub.with_watermark`."""
         return StreamFrame(watermarked(self._plan, column, delay))
 

@@ -15,7 +15,7 @@ from unbounded.intervals import Within
 from unbounded.lineage import Clock, clocks, start_of, times_within, window_of
 from unbounded.plan import Node, bits
 
-__all__ = ["SIDES", "How", "Key", "Kept", "Reach", "Side", "StreamJoin"]
+__all__ = ["SIDES", "How", "Key", "Kept", "Reach", "Side", "StreamJoin", "bounded_by"]
 
 How: TypeAlias = Literal["inner", "left", "right", "full", "semi", "anti"]
 Side: TypeAlias = Literal["left", "right"]
@@ -248,6 +248,11 @@ class StreamJoin(Node):
             waits = [one.milliseconds for one in kept.reaches if column in self._times_within(one.within.earlier, side)]
         return Clock(own.lasts, max(own.behind, min(waits))) if own is not None and waits else None
 
+    def time(self, side: Side) -> str | None:
+        """The column of a side that tells event time, or that could if it had a watermark; None if there is none."""
+        times = {name: dtype for name, dtype in self.columns(side).items() if isinstance(dtype, pl.Datetime)}
+        return min(times, key=lambda name: name not in self._clocks[side], default=None)
+
     def _times_within(self, window: str, side: Side) -> frozenset[str]:
         """The columns of a side that are times in the windows of which a key of its is the start."""
         if window not in self.named_keys:
@@ -259,6 +264,29 @@ class StreamJoin(Node):
             return times_within(self.left, column)
         own = {pair: name for name, pair in self.renamed.items()}
         return frozenset(self.renamed[name] for name in times_within(self.right, own[column]))
+
+
+def bounded_by(node: StreamJoin, sides: Sequence[Side]) -> str:
+    """For people: what to write, so that rows of these sides are remembered until no partner can come."""
+    left, right = (node.time(side) or name for side, name in zip(SIDES, ("time", "time_right"), strict=True))
+    own = {pair: name for name, pair in node.renamed.items()}
+    # A row waits for what the other side says of time.
+    others = [side for side in SIDES if any(side != one for one in sides)]
+    silent = {"left": left, "right": own.get(right, right)}
+    marks = [
+        f'on the {side} .pipe(ub.with_watermark, {silent[side]!r}, "10m")'
+        for side in others
+        if not clocks(node.left if side == "left" else node.right)
+    ]
+    near = {
+        "left": f"pl.col({right!r}) <= pl.col({left!r}) + pl.duration(minutes=5)",
+        "right": f"pl.col({right!r}) >= pl.col({left!r}) - pl.duration(minutes=5)",
+    }
+    declare = f"Declare a watermark before the join, {' and '.join(marks)}, and say" if marks else "Say"
+    return (
+        f"{declare} in predicates of join_where(...) how far apart two rows may be in time, such as "
+        f"{', '.join(near[side] for side in sides)}"
+    )
 
 
 def _of_key(key: pl.Expr, below: Mapping[str, Clock]) -> Clock | None:

@@ -118,7 +118,7 @@ def session_column(node: Node, index_column: str | pl.Expr, *, boundaries: bool)
 
 def session_gap(node: Node, column: str, gap: str | timedelta | pl.Expr) -> Gap:
     """The gap of `group_by_session`. PlanError if it is no length of time, is not above zero, or does not fit."""
-    asked = f"group_by_session({column!r}, gap={str(gap) if isinstance(gap, pl.Expr) else gap!r})"
+    asked = f"group_by_session({column!r}, gap={gap if isinstance(gap, pl.Expr) else repr(gap)})"
     if isinstance(gap, pl.Expr):
         return _gap_of_rows(node, column, gap, asked)
     if isinstance(gap, str) and gap in node.schema:

@@ -36,7 +36,7 @@ FrameT = TypeVar("FrameT", pl.LazyFrame, StreamFrame)
 ConcatHow = Literal["vertical", "vertical_relaxed", "diagonal", "diagonal_relaxed"]
 
 
-def with_watermark(frame: FrameT, column: str, delay: str | timedelta) -> FrameT:
+def with_watermark(frame: FrameT, column: str | pl.Expr, delay: str | timedelta) -> FrameT:
     """Declare that rows come at most `delay` behind the newest event time `column` seen so far.
 
     After each batch the watermark is the newest time less `delay`, and never goes back. Windows that end
@@ -229,7 +229,7 @@ class BoundedNamespace:
     def __init__(self, frame: pl.LazyFrame) -> None:
         self._frame = frame
 
-    def with_watermark(self, column: str, delay: str | timedelta) -> pl.LazyFrame:
+    def with_watermark(self, column: str | pl.Expr, delay: str | timedelta) -> pl.LazyFrame:
         """See `ub.with_watermark`."""
         return with_watermark(self._frame, column, delay)
 

@@ -10,10 +10,11 @@ from typing import Final
 import polars as pl
 
 from unbounded.connectors import WatermarkPolicy
-from unbounded.durations import milliseconds
+from unbounded.durations import milliseconds, shortest
 from unbounded.errors import PlanError
 from unbounded.lineage import clocks
 from unbounded.plan import Node, Scan, Watermark, walk
+from unbounded.windows import time_column
 
 __all__ = ["Patience", "advanced", "combined", "settled", "watermarked"]
 
@@ -22,22 +23,14 @@ _FIRST: Final = -(2**63) + 1  # in epoch ms; without the very least Int64, which
 _log = logging.getLogger("unbounded")
 
 
-def watermarked(node: Node, column: str, delay: str | timedelta) -> Node:
+def watermarked(node: Node, column: str | pl.Expr, delay: str | timedelta) -> Node:
     """The node with a watermark on `column`; the node itself where that is event time, of this delay, already.
 
     PlanError if the column is missing or no event time, or if another watermark was declared below.
     """
+    column = time_column(node, column, "with_watermark", "event time must be")
     asked = f"with_watermark({column!r})"
     length = milliseconds(delay, f"the delay of the watermark on {column!r}")
-    dtype = node.schema.get(column)
-    if dtype is None:
-        raise PlanError(f"{asked}: there is no such column. There are: {', '.join(node.schema)}")
-    if not (isinstance(dtype, pl.Datetime) or dtype == pl.Date):
-        parse = f".with_columns(pl.col({column!r}).str.to_datetime())"
-        instead = parse if dtype == pl.String else "a cast(pl.Datetime)"
-        raise PlanError(
-            f"{asked}: the column is {dtype}, and event time must be Datetime or Date. Write {instead} before it"
-        )
     name = "+".join(sorted({one.name for one in walk(node) if isinstance(one, Scan)}))
     marks = [one for one in walk(node) if isinstance(one, Watermark)]
     if not marks:
@@ -52,8 +45,8 @@ def watermarked(node: Node, column: str, delay: str | timedelta) -> Node:
         )
     one = other or marks[0]
     raise PlanError(
-        f"{asked} with a delay of {length} ms: source {one.name!r} already has a watermark on {one.column!r} with a "
-        f"delay of {one.delay} ms. Keep one of the two"
+        f"{asked} with a delay of {shortest(length)}: source {one.name!r} already has a watermark on {one.column!r} "
+        f"with a delay of {shortest(one.delay)}. Keep one of the two"
     )
 
 

@@ -20,7 +20,7 @@ from unbounded.durations import (
     polars_duration,
     times,
 )
-from unbounded.errors import PlanError, UnsupportedOperationError
+from unbounded.errors import PlanError, UnsupportedOperationError, nearest
 from unbounded.expressions import passes, python_function
 from unbounded.plan import Node
 from unbounded.trees import tree_of, unaliased
@@ -35,6 +35,7 @@ __all__ = [
     "later",
     "shifted",
     "window_time",
+    "time_column",
     "windows_of",
 ]
 
@@ -247,15 +248,22 @@ def last_instant_of(expr: pl.Expr) -> str | None:
 
 def time_column(node: Node, index_column: str | pl.Expr, verb: str, needs: str) -> str:
     """The name of the column that a verb groups by; PlanError if there is none of that name, or it is no event time."""
-    column = index_column if isinstance(index_column, str) else passes(index_column)
-    if column is None or column not in node.schema:
-        there = ", ".join(node.schema)
+    column = passes(index_column) if isinstance(index_column, pl.Expr) else index_column
+    there = ", ".join(node.schema)
+    if not isinstance(column, str):
         raise PlanError(f"{verb}({index_column!s}): write the name of a column; there are: {there}")
+    if column not in node.schema:
+        meant = nearest(column, node.schema) or "."
+        raise PlanError(f"{verb}({column!r}): there is no such column{meant} There are: {there}")
     dtype = node.schema[column]
     if not (isinstance(dtype, pl.Datetime) or dtype == pl.Date):
+        made = f"pl.col({column!r}).cast(pl.Datetime)"
+        if dtype == pl.String:  # with the format, without which each batch would guess one
+            made = f'pl.col({column!r}).str.to_datetime("%Y-%m-%d %H:%M:%S")'
+        elif dtype.is_numeric():  # a cast would take seconds for microseconds
+            made = f'pl.from_epoch({column!r}, time_unit="s")'
         raise PlanError(
-            f"{verb}({column!r}): the column is {dtype}, and {needs} Datetime or Date. Write "
-            f".with_columns(pl.col({column!r}).{'str.to_datetime()' if dtype == pl.String else 'cast(pl.Datetime)'}) "
+            f"{verb}({column!r}): the column is {dtype}, and {needs} Datetime or Date. Write .with_columns({made}) "
             "before it"
         )
     return column

@@ -19,7 +19,7 @@ from unbounded.operators import Batch, Change, Tables, TellsLate, at_least_milli
 from unbounded.operators.answer import Answer
 from unbounded.operators.buckets import BUCKET, Buckets, buckets_of
 from unbounded.operators.sides import AT_THE_END, LATE, Taken, without_late
-from unbounded.pairs import SIDES, Reach, Side, StreamJoin
+from unbounded.pairs import SIDES, Reach, Side, StreamJoin, bounded_by
 from unbounded.state import Multimap, MultimapSpec
 from unbounded.windows import NANOSECONDS_PER_TICK, later
 
@@ -153,15 +153,13 @@ class StreamJoinOperator:
     # For people -----------------------------------------------------------------------------------
     @property
     def grows(self) -> str | None:
-        sides = [side for side in SIDES if not self._node.kept(side).reaches]
+        sides: list[Side] = [side for side in SIDES if not self._node.kept(side).reaches]
         if not sides:
             return None
         rows = " and ".join(sides)
         return (
-            f"the join remembers every row of its {rows} side for ever, since a partner may come at any time. Declare "
-            "watermarks on both sides before the join, and say how far apart the times of two rows may be, e.g. "
-            'join_where(other, pl.col("id") == pl.col("id_right"), pl.col("time_right").is_between(pl.col("time"), '
-            'pl.col("time") + pl.duration(minutes=5)))'
+            f"the join remembers every row of its {rows} side for ever, since a partner may come at any time. "
+            f"{bounded_by(self._node, sides)}"
         )
 
     def explain(self) -> Mapping[str, str]:

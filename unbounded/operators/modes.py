@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import polars as pl
+
 from unbounded.asof import AsofJoin, ended
 from unbounded.connectors import Covers, Located, Mode, PutsAside, Sink
+from unbounded.durations import shortest
 from unbounded.errors import PlanError
-from unbounded.expressions import truncated
-from unbounded.lineage import closing, is_whole, passing, table_key
+from unbounded.expressions import passes, truncated
+from unbounded.lineage import clocks, closing, is_whole, passing, table_key
 from unbounded.now import asks_watermark, tells_time
 from unbounded.ordered import Ordered, Rolling
-from unbounded.pairs import SIDES, Side, StreamJoin
+from unbounded.pairs import SIDES, Side, StreamJoin, bounded_by
 from unbounded.plan import (
     Aggregate,
     Concat,
@@ -115,14 +118,13 @@ def _of_join(node: StreamJoin | AsofJoin, mode: Mode) -> str | None:
             f"{mode} mode shows what may still change, and {rows} of a {node.how} join come out when nothing can "
             'change any more. Write with output_mode="append", or join with how="inner"'
         )
-    endless = [side for side in alone if not node.kept(side).reaches]
+    endless: list[Side] = [side for side in alone if not node.kept(side).reaches]
     if not endless:
         return None
     return (
-        f"a {node.how} join emits {rows} once no partner can come, and for the {' and the '.join(endless)} that is "
-        "never known. Declare a watermark on the other side before the join, and say in a predicate of join_where(...) "
-        "how late a partner may be, e.g. pl.col('time_right') <= pl.col('time') + pl.duration(minutes=5); or join on "
-        "equal times or windows"
+        f"a{'n' if node.how == 'anti' else ''} {node.how} join emits {rows} once no partner can come, and for the "
+        f"{' and the '.join(endless)} that is never known. {bounded_by(node, endless)}; or join on equal times or "
+        "windows"
     )
 
 
@@ -207,10 +209,16 @@ def _stays_open(node: Aggregate | Keep) -> str | None:
             'output_mode="update"'
         )
     keys = ", ".join(repr(name) for name in node.key_names)
+    dated = (name for name, dtype in node.input.schema.items() if isinstance(dtype, pl.Datetime))
+    known = clocks(node.input)
+    time = next(iter(known), next(dated, "time"))
+    declared = "" if known else f'.pipe(ub.with_watermark, {time!r}, "10m")'
+    plain = [passes(key) for key in node.keys]
+    by = "..." if None in plain or time in plain else repr(plain if len(plain) > 1 else plain[0])
     return (
         f"append mode emits a group once, when it can no longer change, and groups by {keys} never close. Group by a "
-        'window of a watermarked column, e.g. .pipe(ub.with_watermark, "time", "10m").group_by_dynamic("time", '
-        'every="5m", group_by=...), or write with output_mode="update"'
+        f'window of event time, too: {declared}.group_by_dynamic({time!r}, every="5m", group_by={by}), or write with '
+        'output_mode="update"'
     )
 
 
@@ -250,8 +258,8 @@ def _watermarks(nodes: list[Node]) -> Iterator[str]:
         same = first.column == node.column or _origin(first) == _origin(node)
         if not same or first.delay != node.delay:
             yield (
-                f"source {node.name!r} has two watermarks, ({first.column!r}, {first.delay} ms) and "
-                f"({node.column!r}, {node.delay} ms), and would have to choose. Keep one of them"
+                f"source {node.name!r} has two watermarks, ({first.column!r}, {shortest(first.delay)!r}) and "
+                f"({node.column!r}, {shortest(node.delay)!r}), and would have to choose. Keep one of them"
             )
 
 
