@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -911,6 +911,28 @@ def test_every_name_of_a_lazyframe_exists() -> None:
 def test_polars_own_errors_come_untouched_and_at_the_line_that_made_them() -> None:
     with pytest.raises(pl.exceptions.ColumnNotFoundError, match="nope"):
         frame().filter(pl.col("nope") > 1)
+
+
+def test_what_polars_finds_only_when_it_computes_is_found_where_it_is_written() -> None:
+    other = frame().rename({"t": "u"}).with_columns(pl.col("u").dt.replace_time_zone("UTC"))
+    same = pl.col("k") == pl.col("k_right")
+    writes: list[Callable[[], Any]] = [
+        lambda: frame().filter(pl.col("t") > datetime(2026, 3, 1, tzinfo=UTC)),
+        lambda: marked().with_columns(behind=ub.watermark() - pl.col("t")),
+        lambda: frame().select(wrong=pl.col("k") > pl.col("v")),
+        lambda: marked().join_where(other, same, pl.col("u") >= pl.col("t")),
+    ]
+    for write in writes:
+        with pytest.raises((pl.exceptions.SchemaError, pl.exceptions.ComputeError)):
+            write()
+
+
+def test_no_function_of_the_user_is_called_before_rows_come() -> None:
+    def called(value: Any) -> Any:
+        raise AssertionError(value)
+
+    frame().with_columns(pl.col("v").map_elements(called, return_dtype=pl.Int64))
+    frame().filter(pl.col("v").map_batches(called, return_dtype=pl.Boolean, is_elementwise=True))
 
 
 @pytest.mark.parametrize("column", ["k", "v"])

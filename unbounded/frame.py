@@ -13,7 +13,7 @@ from polars._typing import ColumnNameOrSelector, IntoExpr, PivotAgg
 from unbounded.aggregates import cut
 from unbounded.around import LooksAround
 from unbounded.errors import PlanError, UnsupportedOperationError
-from unbounded.expressions import GUESSES, expand, why_not_rowwise
+from unbounded.expressions import GUESSES, expand, python_function, why_not_rowwise
 from unbounded.grouping import StreamGroupBy, pivoted, sessions_of
 from unbounded.joins import Joinable
 from unbounded.looking import looks_along_time
@@ -266,6 +266,9 @@ class StreamFrame(Joinable, LooksAround, NamesOfFrames, Positional, Reducible, S
     def _step(self, verb: str, exprs: tuple[pl.Expr, ...] = (), **options: Any) -> StreamFrame:
         frame = StreamFrame(Step(self._plan, verb, exprs, options))
         self._refuse_others(verb, exprs)
+        # Some mistakes Polars finds only when it computes: a time with a zone beside one without, text beside a number.
+        if exprs and not any(map(python_function, exprs)):
+            frame._plan.apply(pl.LazyFrame(schema=self._plan.schema)).collect()
         return frame
 
     # Time ---------------------------------------------------------------------------------------

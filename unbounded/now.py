@@ -75,6 +75,8 @@ def watermark() -> pl.Expr:
     may, and stays the same when a batch is run again.
 
         frame.with_columns(behind=ub.watermark() - pl.col("time"))  # positive: too late for a key of this time
+
+    Beside times without a zone write `ub.watermark().dt.replace_time_zone(None)`.
     """
     return pl.lit(None, dtype=_DTYPE).alias(_WATERMARK).cast(_DTYPE).alias("watermark")
 

@@ -155,7 +155,9 @@ def _refuse(parts: Sequence[pl.Expr], both: pl.Schema) -> None:
             instead="a column with the time, made by with_columns(...) before the join, which a row keeps",
         )
     for part in parts:
-        dtype = pl.LazyFrame(schema=both).select(part.alias("predicate")).collect_schema()["predicate"]
+        judged = pl.LazyFrame(schema=both).select(part.alias("predicate"))
+        # Some mistakes, such as a time with a zone beside one without, Polars finds only when it computes.
+        dtype = (judged if python_function(part) else judged.collect()).collect_schema()["predicate"]
         if dtype != pl.Boolean:
             raise PlanError(f"join_where({part}): the predicate is {dtype}. Write one that is true or false")
 
