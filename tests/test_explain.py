@@ -255,7 +255,7 @@ OPERATORS: dict[str, tuple[Callable[[], ub.StreamFrame], Any, list[str]]] = {
         None,
         [
             "state:   bounded by the watermark: one row for each value",
-            "kept:    until the watermark reaches 't' of the first row + 1h; not where it is null",
+            "kept:    until the watermark reaches 't' of the first row + 1h; without it for one batch",
             "means:   unique() of all rows, where repeated ones come within 1h of the first",
             REACHED,
         ],

@@ -243,6 +243,8 @@ def test_explain_says_where_they_are(tmp_path: Path) -> None:
         trigger=ub.available_now(), late=tmp_path / "late"
     )
     assert f"late rows: kept in {tmp_path / 'late'}, exactly-once" in query.explain()
+    assert "had closed; kept aside and counted" in query.explain()
+    assert "null:    rows whose 't' is null; dropped and counted" in query.explain()
 
 
 def test_a_step_of_other_columns_has_a_folder_of_its_own(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ _WIDEST = 80
 _LONGEST = 60
 
 
-def explained(plan: Node, operators: Mapping[Node, Remembers | None]) -> str:
+def explained(plan: Node, operators: Mapping[Node, Remembers | None], *, keeps_late: bool = False) -> str:
     """The nodes from sink to sources, each with its operator's id if it has one; then what each operator remembers."""
     drawn: list[tuple[str, str]] = []
 
@@ -54,17 +54,22 @@ def explained(plan: Node, operators: Mapping[Node, Remembers | None]) -> str:
     width = min(max(len(text) for text, _ in drawn), _WIDEST)
     lines = [f"{text:{width}}  {remembers}".rstrip() for text, remembers in drawn]
     for operator in filter(None, map(operators.get, operators)):
-        lines += ["", operator.id, *(f"  {what + ':':9}{text}" for what, text in _lines(operator).items())]
+        lines += [
+            "",
+            operator.id,
+            *(f"  {what + ':':9}{text}" for what, text in _lines(operator, keeps_late=keeps_late).items()),
+        ]
     for name, first in waits(plan).items():
         ended = " and ".join(map(repr, sorted(first)))
         lines += ["", f"order: {name!r} waits for the end of {ended}; what comes to that later is warned of, not read"]
     return "\n".join(lines)
 
 
-def _lines(operator: Remembers) -> dict[str, str]:
+def _lines(operator: Remembers, *, keeps_late: bool) -> dict[str, str]:
     """What an operator says, in one order, and that what it leaves out is counted."""
     said = dict(operator.explain())
-    left_out = {what: f"{text}; dropped and counted" for what in ("late", "null") if (text := said.pop(what, None))}
+    ends = {"late": "kept aside and counted" if keeps_late else "dropped and counted", "null": "dropped and counted"}
+    left_out = {what: f"{text}; {end}" for what, end in ends.items() if (text := said.pop(what, None))}
     first: dict[str, str] = {what: said.pop(what) for what in ("key", "state") if what in said}
     return {**first, **said, "late": "no row is late here", **left_out}
 

@@ -371,7 +371,8 @@ class Flow:
     # For people ---------------------------------------------------------------------------------
     def explain(self) -> str:
         """The plan from sink to sources, then what each operator remembers, for how long, and what is late."""
-        plan = explained(self.plan, {node: self._operators.get(_id_of(node)) for node in walk(self.plan)})
+        operators = {node: self._operators.get(_id_of(node)) for node in walk(self.plan)}
+        plan = explained(self.plan, operators, keeps_late=self._keeps_late)
         return "\n\n".join([plan, *self._bounded.explain()])
 
     def growths(self) -> list[str]:

@@ -120,7 +120,9 @@ class UniqueOperator:
         times, within = " or ".join(map(repr, self._clocks)), self._node.within
         kept = "for ever: no column of the key has a watermark"
         if within is not None:
-            kept = f"until the watermark reaches {times} of the first row + {shortest(within)}; not where it is null"
+            kept = (
+                f"until the watermark reaches {times} of the first row + {shortest(within)}; without it for one batch"
+            )
         elif self._closing:
             kept = (
                 f"until the watermark reaches {times}, when no more of the value can come; where it is null, for ever"
