@@ -963,6 +963,7 @@ CHANGED: dict[str, tuple[Callable[[ub.StreamFrame], ub.StreamFrame], str]] = {
     ),
     "an aggregate": (lambda f: f.group_by("k").agg(pl.col("v").max().alias("s")), r"state"),
     "a limit": (lambda f: f.head(4).group_by("k").agg(pl.col("v").sum().alias("s")), r"slice-1.*is new"),
+    "no aggregate": (lambda f: f.select("k", s="v"), r"- operators\.aggregate-1 by k is gone\n"),
     "the label of windows": (
         lambda f: (
             f.with_watermark("t", "1h")

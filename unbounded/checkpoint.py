@@ -275,9 +275,9 @@ def _differences(stored: Any, current: Any, path: str = "") -> list[tuple[str, s
         for name in [*stored, *(name for name in current if name not in stored)]:
             here = f"{path}.{name}" if path else str(name)
             if name not in current:
-                found.append((here, f"- {here}: {_short(stored[name])} is gone"))
+                found.append((here, f"- {here}{_named(stored[name])} is gone"))
             elif name not in stored:
-                found.append((here, f"+ {here}: {_short(current[name])} is new"))
+                found.append((here, f"+ {here}{_named(current[name])} is new"))
             else:
                 found += _differences(stored[name], current[name], here)
         return found
@@ -291,6 +291,14 @@ def _differences(stored: Any, current: Any, path: str = "") -> list[tuple[str, s
     # Long texts may differ far behind their beginning.
     alike = next((at for at, (a, b) in enumerate(zip(was, now, strict=False)) if a != b), min(len(was), len(now)))
     return [(path, f"~ {path}: was {_short(was, alike)}, is {_short(now, alike)}{hint}")]
+
+
+def _named(value: Any) -> str:
+    """What follows the name of a value that one side alone has: of a source or an operator no more than its keys."""
+    if not isinstance(value, Mapping):
+        return f": {_short(value)}"
+    keys = value.get("keys")
+    return f" by {', '.join(map(str, keys))}" if isinstance(keys, Mapping) and keys else ""
 
 
 def _are_parts(value: Any) -> bool:

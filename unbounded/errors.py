@@ -118,8 +118,8 @@ class QueryChangedError(CheckpointError):
         lines = "\n".join(f"  {line}" for line in differences)
         super().__init__(
             f"the checkpoint {where} was made by a different query:\n{lines}\n"
-            "Undo the change; or use a new checkpoint and a new output path; or delete what was "
-            f"remembered with ub.reset({where!r})"
+            "Undo the change; or use a new checkpoint and a new output path; or begin anew here, with "
+            f"ub.reset({where!r}) and the old output deleted"
         )
 
 

@@ -109,7 +109,9 @@ class Writable:
         """Begin a query that keeps `sink` up to date.
 
         checkpoint: a folder of the query's own, from which it continues; required but for sinks that
-            remember nothing themselves (memory, console).
+            remember nothing themselves (memory, console). A later start may have other steps of single rows, delays,
+            triggers and bounded frames, which count from then on. Keys, windows, aggregates, conditions of joins, the
+            mode and the sink are what its state and its answer are made of: if they change, it is refused.
         output_mode: "append" (default: final rows, each once), "update" (the new rows of the keys a batch touched, at
             once and again when they change; what a watermark has closed keeps its last row, and is forgotten here) or
             "complete" (the whole answer in every batch: nothing is forgotten, and no group closes). A sink that keeps
