@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 import unbounded as ub
+from unbounded.errors import QueryChangedError
 
 
 def counting(feed: ub.MemorySource) -> ub.StreamFrame:
@@ -114,6 +115,16 @@ def test_a_start_on_the_same_checkpoint_replaces_the_run_and_continues_it(
     second.process_all_available()
     second.stop()
     assert dict(ub.read_sink(tmp_path / "out").collect().iter_rows()) == {"a": 2, "b": 1}
+
+
+def test_another_query_on_the_checkpoint_of_a_run_is_refused_and_stops_nothing(tmp_path: Path) -> None:
+    feed = feed_of("a")
+    first = counting(feed).sink_parquet(tmp_path / "out", checkpoint=tmp_path / "ckpt", output_mode="update")
+    first.process_all_available()
+    with pytest.raises(QueryChangedError, match=r"sink: was .*/out, is .*/other"):
+        ub.scan_memory(feed).sink_parquet(tmp_path / "other", checkpoint=tmp_path / "ckpt")
+    assert first.is_active
+    first.stop()
 
 
 def test_a_start_under_the_same_name_stops_the_other_run() -> None:

@@ -18,7 +18,8 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -105,15 +106,25 @@ class Checkpoint:
         return self._storage.url
 
     def open(
-        self, run_id: str, name: str | None, pinned: Mapping[str, Any], *, may_differ: Collection[str] = ()
+        self,
+        run_id: str,
+        name: str | None,
+        pinned: Mapping[str, Any],
+        make_room: Callable[[], None] = lambda: None,
+        *,
+        may_differ: Collection[str] = (),
     ) -> None:
         """Take the lock, read what is there, and refuse a query that does not fit it.
 
-        `may_differ` are dotted paths in `pinned` that the user allowed to change.
+        `may_differ` are dotted paths in `pinned` that the user allowed to change. `make_room` is called for a query
+        that fits, before the lock is taken: to stop who holds it.
 
         Afterwards `id`, `pinned` (as of the first start), `last` (the newest commit, None before the first batch)
         and `pending` (an intent without a commit) are set.
         """
+        with suppress(FileNotFoundError):
+            self._compare(pinned, may_differ)
+        make_room()
         self._take(owner(run_id, name))
         commits, offsets = self._numbers("commits"), self._numbers("offsets")
         self._read_metadata(pinned, may_differ, fresh=not commits and not offsets)
@@ -239,7 +250,7 @@ class Checkpoint:
 
     def _read_metadata(self, pinned: Mapping[str, Any], may_differ: Collection[str], *, fresh: bool) -> None:
         try:
-            data = self._storage.read("metadata")
+            self._compare(pinned, may_differ)
         except FileNotFoundError:
             if not fresh:
                 raise CheckpointError(
@@ -248,8 +259,10 @@ class Checkpoint:
                 ) from None
             self.id, self.pinned = str(uuid.uuid4()), pinned
             self._storage.put("metadata", encode("metadata", 0, {"id": self.id, "pinned": pinned}))
-            return
-        found, _ = decode(data, "metadata", 0, f"{self.url}/metadata")
+
+    def _compare(self, pinned: Mapping[str, Any], may_differ: Collection[str]) -> None:
+        """Refuse a query that is not that of the first start. FileNotFoundError if this is the first."""
+        found, _ = decode(self._storage.read("metadata"), "metadata", 0, f"{self.url}/metadata")
         self.id, self.pinned = str(found["id"]), found["pinned"]
         differences = [line for path, line in _differences(found["pinned"], pinned) if path not in may_differ]
         if differences:

@@ -13,6 +13,7 @@ import uuid
 import warnings
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 
 from unbounded.beside import Beside
 from unbounded.cards import ShownQueries
@@ -167,9 +168,8 @@ def start(
         warnings.warn(growth, UnboundedStateWarning, stacklevel=4)  # at the user's own call of a sink
     query = StreamingQuery(batches, sink, trigger, name, storage.url)
     queries.append(query)
-    streams.make_room(storage.url, name)
     try:
-        batches.open()
+        batches.open(partial(streams.make_room, storage.url, name))
     except BaseException:
         batches.close()
         raise

@@ -130,13 +130,13 @@ class MicroBatches:
         return self._flow.growths()
 
     # Start --------------------------------------------------------------------------------------
-    def open(self) -> None:
+    def open(self, make_room: Callable[[], None] = lambda: None) -> None:
         """Take the checkpoint, roll the sink forward, and bring state and sources back to the last batch."""
         moving = [f"sources.{name}.place" for name, scan in self._flow.scans.items() if scan.may_move]
-        self._checkpoint.open(self.run_id, self._name, self._pinned(), may_differ=[*moving, "watermark_policy"])
+        pinned = self._pinned()
+        self._checkpoint.open(self.run_id, self._name, pinned, make_room, may_differ=[*moving, "watermark_policy"])
         began = self._checkpoint.pinned.get("watermark_policy", "min")
-        several = len(self._flow.marks) > 1
-        self._policy = settled(self._asked_policy, began, where=self._checkpoint.url, several=several)
+        self._policy = settled(self._asked_policy, began, where=self._checkpoint.url, several=len(self._flow.marks) > 1)
         identity = Identity(self._checkpoint.id, self.run_id, self._name)
         plan, key = self._flow.plan, self._flow.key
         self._sink.open(identity, plan.schema, key, sink_mode(plan, self._mode, self._sink))
@@ -275,7 +275,7 @@ class MicroBatches:
                 outcome = self._flow.run(batch, rows, self._tables)
             except (pl.exceptions.PolarsError, OSError) as error:
                 anew = f"let the batch be planned anew: ub.reset({self._checkpoint.url!r}, pending_only=True)"
-                then = "start again" if self._sink_tells else anew
+                then = "start again" if self._sink_tells or self._forget_at_end else anew
                 raise self._inputs.blamed(intent.offsets, error, f"Batch {intent.batch}", then) from error
             self._inputs.verify(positions, intent.offsets)
         return _Computed(intent, outcome, phases)
