@@ -142,7 +142,9 @@ def _oldest_files(folder: Folder, form: Format, description: str, count: int, *,
         known = discovery.metrics()
         raise PlanError(
             f"there are no {description} yet (waiting: {known['waiting'] or 'none'}; passed over: "
-            f"{known['ignored'] or 'none'}), so their columns are not known. Name them: {lacking}"
+            f"{known['ignored'] or 'none'}), so their columns are not known. "
+            f"{'Look into the folders with recursive=True, or name' if 'folder' in known['ignored'] else 'Name'} them: "
+            f"{lacking}"
         )
     return files
 

@@ -129,9 +129,11 @@ class LocalFolder:
     def _walk(self, path: str, above: tuple[str, ...], ignored: Ignored, known: Set[str]) -> Iterator[str]:
         for name, inside in self._entries(path, above, known):
             parts = (*above, name)
-            if not (self.pattern.enters(parts) if inside else self.pattern.matches(parts)):
-                continue
             reason = why_ignored(name)
+            if not (self.pattern.enters(parts) if inside else self.pattern.matches(parts)):
+                if inside and reason is None:
+                    ignored["folder"] += 1
+                continue
             if reason is not None:
                 ignored[reason] += 1
                 if reason == "manifest":
@@ -344,6 +346,11 @@ def open_folder(
 
     ConnectorError for a local folder that does not exist; elsewhere folders exist as soon as a file does.
     """
+    if not isinstance(source, str | os.PathLike):
+        raise PlanError(
+            f"{source!r} is no place to read from. Write one folder, file or glob, such as 'in/*.parquet'; or "
+            "ub.concat([...]) of a scan for each"
+        )
     if is_local(source):
         root, pattern = _split(local_path(source), os.path.isfile, recursive=recursive, glob=glob)
         if not os.path.isdir(root):

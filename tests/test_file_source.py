@@ -283,6 +283,14 @@ def test_names_that_are_not_for_readers_are_passed_over_and_counted(place: Place
     assert source.metrics()["ignored"] == {"hidden": 2, "temporary": 6, "empty": 1}
 
 
+def test_a_folder_that_is_not_looked_into_is_counted(here: Place) -> None:
+    here.put("day=1/a.csv", b"x,y\n1,a\n")
+    here.put("_day=2/a.csv", b"x,y\n1,a\n")
+    source = FileSource(here.url, "csv", schema=SCHEMA)
+    assert found(source) == []
+    assert source.metrics()["ignored"] == {"folder": 1}
+
+
 def test_an_empty_file_is_read_once_it_is_filled(place: Place) -> None:
     place.put("a.csv", b"")
     source = FileSource(place.url, "csv", schema=SCHEMA)

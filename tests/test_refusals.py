@@ -332,6 +332,7 @@ WRITTEN: dict[str, Case] = {
         r"'\*'.*all columns.*[Rr]ename",
     ),
     "a column that Polars takes for a pattern": (lambda: frame().rename({"k": "^x$"}), r"'\^x\$'.*pattern.*[Rr]ename"),
+    "several places in one scan": (lambda: ub.scan_parquet(["a/", "b/"]), r"\['a/', 'b/'\].*glob.*ub\.concat"),  # type: ignore[arg-type]
     "watermark on no column": (lambda: frame().with_watermark("time", "1h"), r"no such column.*k, v, t, tags"),
     "watermark on a misspelt column": (lambda: frame().with_watermark("tag", "1h"), r"'tag'.*did you mean 'tags'"),
     "watermark on what is computed": (
@@ -1092,3 +1093,10 @@ def test_what_a_function_may_have_seen_is_only_planned_anew_when_asked(tmp_path:
     (tmp_path / "in" / "good.csv").write_text("a\n1\n")
     start()
     assert seen == [1]
+
+
+def test_what_is_forgotten_with_its_run_need_not_be_reset(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("v\nmany\n")
+    query = ub.scan_csv(tmp_path, schema={"v": pl.Int64}).sink_memory(trigger=ub.available_now(), wait=False)
+    with pytest.raises(ub.ConnectorError, match=r"'many' is not Int64.*; then start again"):
+        query.await_termination()

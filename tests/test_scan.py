@@ -181,6 +181,14 @@ def test_an_empty_folder_needs_a_schema(tmp_path: Path, form: FormatName) -> Non
     assert SCANS[form][0](tmp_path, schema=SCHEMA).collect_schema() == SCHEMA
 
 
+def test_an_empty_folder_with_folders_in_it_may_be_looked_into(tmp_path: Path) -> None:
+    (tmp_path / "day=1").mkdir()
+    pl.DataFrame({"x": [1]}).write_parquet(tmp_path / "day=1" / "1.parquet")
+    with pytest.raises(PlanError, match=r"'folder': 1.*Look into the folders with recursive=True, or name them"):
+        ub.scan_parquet(tmp_path)
+    assert "x" in ub.scan_parquet(tmp_path, recursive=True).collect_schema()
+
+
 def test_the_schema_is_that_of_the_oldest_file(folder: Path) -> None:
     later = folder / "parquet" / "0.parquet"
     pl.DataFrame({"other": [1]}).write_parquet(later)
