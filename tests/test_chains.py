@@ -94,6 +94,11 @@ CHAINS: dict[str, Any] = {
         .group_by(pl.col("w").dt.truncate("15m"))
         .agg(n=TOTAL)
     ),
+    "windows of sessions": lambda f: of_windows(
+        marked(f).pipe(ub.group_by_session, "t", gap="5m", group_by="k", include_boundaries=True).agg(n=N),
+        "10m",
+        n=TOTAL,
+    ),
     "filter and rename between": lambda f: (
         windows(marked(f), "5m", "k", n=N)
         .filter(pl.col("n") > 1)

@@ -608,6 +608,12 @@ WRITTEN: dict[str, Case] = {
         ),
         r"window_time\('_lower_boundary'\).*start of one",
     ),
+    "the last instant before the start of a session": (
+        lambda: (
+            marked().group_by_session("t", gap="5m").agg(pl.len()).with_columns(w=ub.window_time("t")).sink_memory()
+        ),
+        r"window_time\('t'\).*'t' is the start of one.*include_boundaries=True",
+    ),
     "windows without a watermark": (
         lambda: frame().group_by_dynamic("t", every="5m").agg(pl.len()).sink_memory(),
         r"windows of 't' never close.*ub\.with_watermark, 't', \"10m\"",

@@ -30,7 +30,7 @@ from unbounded.plan import (
     walk,
 )
 from unbounded.sequence import deadlocked
-from unbounded.sessions import Sessions
+from unbounded.sessions import BOUNDARIES, Sessions
 from unbounded.windows import LABEL, Window, last_instant_of
 
 __all__ = ["check", "may_repeat_keys", "reasons_against", "sink_mode"]
@@ -271,19 +271,21 @@ def _instants(nodes: list[Node]) -> Iterator[str]:
             if _is_start(column, node.inputs[0]):
                 yield (
                     f"ub.window_time({column!r}) is the last instant before the end of a window, and {column!r} is the "
-                    "start of one. Make the windows with include_boundaries=True and write ub.window_time(), or with "
+                    "start of one. Make them with include_boundaries=True and write ub.window_time(), or windows with "
                     'label="right"'
                 )
 
 
 def _is_start(column: str, node: Node) -> bool:
-    """Whether a column is the start of the windows of an aggregate below."""
+    """Whether a column is the start of the windows or sessions of an aggregate below."""
     while not isinstance(node, Aggregate):
         if isinstance(node, Step):
             column = passing(node).get(column, "")
         elif not isinstance(node, Unique | Positioned | InOrder | Watermark):
             return False
         node = node.inputs[0]
+    if isinstance(node, Sessions):
+        return column in (LABEL, BOUNDARIES[0])
     if isinstance(node.input, Window) and column in node.input.labels:
         return column == "_lower_boundary" or (column == LABEL and node.input.label == "left")
     keys = dict(zip(node.key_names, node.keys, strict=True))
