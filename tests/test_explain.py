@@ -450,6 +450,11 @@ PLANS: dict[str, tuple[Callable[[], ub.StreamFrame], Any, str]] = {
         None,
         r"rolling 't', 1h long, by 'k', .*\[rolling-1\]",
     ),
+    "a long expression": (
+        lambda: marked().with_columns(usual=pl.col("v").rolling_mean_by("t", window_size="10m").over("k") * 2),
+        None,
+        r'with_columns .{1,45}\.\.\.\.alias\("usual"\) ',
+    ),
     "the last instant of a window": (
         lambda: frame().select(ub.window_time("t"), ub.window_time("t").alias("u")),
         None,

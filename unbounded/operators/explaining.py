@@ -135,4 +135,10 @@ def _written(expr: pl.Expr) -> str:
         name = expr.meta.output_name()
         return f'window_time("{end}")' if name == "window_time" else f'window_time("{end}").alias("{name}")'
     text = " ".join(named_now(str(expr)).split()).replace("dyn int: ", "").replace("dyn float: ", "")
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    if len(text) <= _LONGEST:
+        return text
+    named = (
+        f'.alias("{expr.meta.output_name(raise_if_undetermined=False)}")'  # what is made must not be cut off with how
+    )
+    ending = f"...{named}" if text.endswith(named) else "..."
+    return text[: max(0, _LONGEST - len(ending))] + ending
