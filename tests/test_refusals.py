@@ -332,6 +332,14 @@ WRITTEN: dict[str, Case] = {
         r"'\*'.*all columns.*[Rr]ename",
     ),
     "a column that Polars takes for a pattern": (lambda: frame().rename({"k": "^x$"}), r"'\^x\$'.*pattern.*[Rr]ename"),
+    "a join with no frame": (
+        lambda: frame().join([1, 2], on="k"),
+        r"this is a list: \[1, 2\]\. Give another stream, a pl",
+    ),
+    "late rows in no folder": (
+        lambda: marked().unique("t").sink_memory(late=True),
+        r"late=True is no folder\. Write late=",
+    ),
     "several places in one scan": (lambda: ub.scan_parquet(["a/", "b/"]), r"\['a/', 'b/'\].*glob.*ub\.concat"),  # type: ignore[arg-type]
     "watermark on no column": (lambda: frame().with_watermark("time", "1h"), r"no such column.*k, v, t, tags"),
     "watermark on a misspelt column": (lambda: frame().with_watermark("tag", "1h"), r"'tag'.*did you mean 'tags'"),

@@ -223,6 +223,11 @@ class Joinable:
 
 
 def _static(other: pl.LazyFrame | pl.DataFrame) -> Static:
+    if not isinstance(other, pl.LazyFrame | pl.DataFrame):
+        raise PlanError(
+            f"a stream is joined with a frame, and this is a {type(other).__name__}: {repr(other)[:60]}. Give another "
+            "stream, a pl.LazyFrame or a pl.DataFrame, such as pl.DataFrame(...) of it"
+        )
     return Static(other.lazy(), is_fixed=True) if isinstance(other, pl.DataFrame) else Static(other)
 
 

@@ -42,6 +42,8 @@ class LateRows:
     """
 
     def __init__(self, url: str | os.PathLike[str] | None) -> None:
+        if url is not None and not isinstance(url, str | os.PathLike):
+            raise PlanError(f'late={url!r} is no folder. Write late="late/<name>", a folder of its own for this query')
         self._url = "" if url is None else os.fspath(url).rstrip("/")
         self._query = ""
         self._tellers: list[str] = []
