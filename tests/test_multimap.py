@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from polars.datatypes.classes import NumericType
 
 from unbounded.errors import CheckpointError, PlanError
 from unbounded.state import Multimap, MultimapSpec, TableSpec
@@ -158,9 +159,9 @@ def test_rows_that_never_expire_stay_where_others_come_behind_them() -> None:
     assert sorted(multimap.scan()["k"]) == [1, 4]
 
 
-@pytest.mark.parametrize("dtype", [pl.Int128(), pl.UInt128(), pl.UInt64()])
-def test_any_integer_may_be_a_key_of_rows_that_are_looked_through(dtype: pl.DataType) -> None:
-    spec = MultimapSpec(pl.Schema({"k": dtype}), SPEC.values, SPEC.expiry)
+@pytest.mark.parametrize("dtype", [pl.Int128, pl.UInt128, pl.UInt64])
+def test_any_integer_may_be_a_key_of_rows_that_are_looked_through(dtype: type[NumericType]) -> None:
+    spec = MultimapSpec(pl.Schema({"k": dtype()}), SPEC.values, SPEC.expiry)
     multimap, most = SlotMultimap("many", spec), pl.select(dtype.max()).item()
     keys = pl.Series("k", [most - 2, most - 1, most], dtype)
     came = rows([0, 0, 0], until=5).with_columns(keys)
