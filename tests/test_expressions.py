@@ -128,6 +128,12 @@ def test_a_tree_is_written_back_to_the_same_expression(literal: Any) -> None:
     assert again.meta.serialize() == expr.meta.serialize()
 
 
+def test_a_tree_is_read_once_but_for_one_that_holds_many_rows() -> None:
+    small, large = (A.is_in(pl.Series(range(height)).implode()) for height in (3, 30_000))
+    assert tree_of(small) is tree_of(small)
+    assert tree_of(large) is not tree_of(large)
+
+
 def test_a_tree_keeps_nan_which_json_would_lose() -> None:
     again = expression(tree_of(F.fill_null(math.nan)))
     assert_frame_equal(FRAME.select(again), FRAME.select(F.fill_null(math.nan)))

@@ -10,7 +10,6 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 import polars as pl
 from polars._typing import ColumnNameOrSelector, IntoExpr, PivotAgg
 
-from unbounded.aggregates import cut
 from unbounded.around import LooksAround
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import GUESSES, expand, python_function, why_not_rowwise
@@ -88,8 +87,9 @@ class StreamFrame(Joinable, LooksAround, NamesOfFrames, Positional, Reducible, S
                 instead="aggregate in one frame and keep the rows in another",
             )
         if aggregated:
-            cut(found, self._plan.schema, keyed=False)
-            return StreamFrame(Aggregate(self._plan, (), found))
+            node = Aggregate(self._plan, (), found)
+            node.cut  # noqa: B018  # refuses what cannot be kept
+            return StreamFrame(node)
         if not rowwise:
             raise UnsupportedOperationError(
                 "select() of literals alone", because="it has one row, whatever comes", instead="with_columns(...)"

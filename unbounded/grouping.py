@@ -10,7 +10,6 @@ from typing import Any, Generic, Self, TypeAlias, TypeVar
 import polars as pl
 from polars._typing import IntoExpr, QuantileMethod
 
-from unbounded.aggregates import cut
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import expand
 from unbounded.plan import HAVING, Aggregate, Node, Static, Step
@@ -28,8 +27,9 @@ Grouped: TypeAlias = Callable[[Node, tuple[pl.Expr, ...], tuple[pl.Expr, ...]], 
 
 
 def _groups(plan: Node, keys: tuple[pl.Expr, ...], aggregates: tuple[pl.Expr, ...]) -> Aggregate:
-    cut(aggregates, plan.schema)
-    return Aggregate(plan, keys, aggregates)
+    node = Aggregate(plan, keys, aggregates)
+    node.cut  # noqa: B018  # refuses what cannot be kept
+    return node
 
 
 class StreamGroupBy(NamesOfGroups, Generic[FrameT]):
@@ -191,8 +191,7 @@ def pivoted(plan: Node, asked: dict[str, Any]) -> Node:
         matches = (pl.col(name).eq_missing(pl.lit(one, plan.schema[name])) for name, one in zip(on, cell, strict=True))
         aggregates.append(_over(function, pl.col(value).filter(pl.all_horizontal(matches))))
     named = tuple(one.alias(name) for one, name in zip(aggregates, names[len(index) :], strict=True))
-    cut(named, plan.schema)
-    return Aggregate(plan, tuple(map(pl.col, index)), named)
+    return _groups(plan, tuple(map(pl.col, index)), named)
 
 
 def _function_of(asked: str | pl.Expr) -> pl.Expr:

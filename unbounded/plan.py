@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import polars as pl
 
+from unbounded.aggregates import Cut, cut
 from unbounded.connectors import Bounded, Source
 from unbounded.expressions import columns_of, conjuncts
 
@@ -270,6 +271,11 @@ class Aggregate(Node):
     @cached_property
     def key_names(self) -> tuple[str, ...]:
         return tuple(key.meta.output_name() for key in self.keys)
+
+    @cached_property
+    def cut(self) -> Cut:
+        """The aggregates, cut. PlanError for those that have no such form."""
+        return cut(self.aggregates, self.input.schema, keyed=bool(self.keys))
 
 
 @dataclass(frozen=True, eq=False)

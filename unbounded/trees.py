@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import polars as pl
@@ -57,7 +58,15 @@ def tree_of(expr: pl.Expr) -> Tree:
 
 
 def parsed(data: bytes) -> Tree:
-    """The tree in the bytes of `Expr.meta.serialize()`; nothing in them is run."""
+    """The tree in the bytes of `Expr.meta.serialize()`; nothing in them is run. Never change it: others may have it."""
+    return _remembered(data) if len(data) < _LARGE else _read(io.BytesIO(data))
+
+
+_LARGE = 10_000  # bytes; a larger one holds rows of its own, which should go with the expression
+
+
+@lru_cache(maxsize=1_000)  # the same expressions are read again where a plan is checked, run, and started again
+def _remembered(data: bytes) -> Tree:
     return _read(io.BytesIO(data))
 
 

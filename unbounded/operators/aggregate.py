@@ -13,7 +13,6 @@ from typing import Any
 
 import polars as pl
 
-from unbounded.aggregates import Cut, cut
 from unbounded.connectors import Mode
 from unbounded.durations import shortest
 from unbounded.expressions import canonical
@@ -41,7 +40,7 @@ class AggregateOperator:
 
     def __init__(self, id: str, node: Aggregate, mode: Mode, seen: str | None) -> None:
         self.id, self._node, self._mode, self._seen = id, node, mode, seen
-        self._cut: Cut = cut(node.aggregates, node.input.schema, keyed=bool(node.keys))
+        self._cut = node.cut
         self._clocks = closing(node)
         self._window = node.input if isinstance(node.input, Window) else None
         # Partial rows of slices merge in no order, and lists of values do not merge.
