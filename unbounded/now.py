@@ -89,7 +89,7 @@ class _Any:
 
 def judged(expr: pl.Expr) -> pl.Expr:
     """The expression in some batch, to ask Polars what it does: a comparison with null would be one with all rows."""
-    return at(expr, _Any()) if tells_time(expr) else expr
+    return at(expr, _Any())
 
 
 def told(tree: Tree) -> str | None:
@@ -131,6 +131,8 @@ def _holds(asked: object, marks: tuple[str, ...]) -> bool:
 
 def at(asked: T, moment: Moment) -> T:
     """The same expression or collection in a batch of that moment."""
+    if not tells_time(asked):
+        return asked
     mark = None if moment.watermark is None else min(moment.watermark, _LAST) * 1_000
     literals = {
         "current_timestamp()": tree_of(pl.lit(moment.time, dtype=_DTYPE).alias(_NOW)),

@@ -16,7 +16,7 @@ from unbounded.durations import shortest
 from unbounded.expressions import canonical, columns_of, passes
 from unbounded.lineage import clocks
 from unbounded.looking import Stage
-from unbounded.now import at, tells_time
+from unbounded.now import at
 from unbounded.operators import Batch, Change, Tables
 from unbounded.operators.answer import Answer
 from unbounded.operators.in_order import Waiting
@@ -114,7 +114,7 @@ class OrderedOperator:
 
 
 def _in(batch: Batch, exprs: Sequence[pl.Expr]) -> Sequence[pl.Expr]:
-    return at(exprs, batch) if tells_time(exprs) else exprs
+    return at(exprs, batch)
 
 
 def _read(node: Ordered | Rolling) -> tuple[pl.Expr, ...]:
