@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,14 @@ import pytest
 
 import unbounded as ub
 from tests.language import Story, same_rows
+from tests.sides import SCHEMA, START, at, row
 from unbounded.errors import QueryChangedError
 from unbounded.lineage import Clock, clocks
 from unbounded.plan import evaluate
 from unbounded.testing import assert_unified
 from unbounded.testing.story import planned
 
-SCHEMA: dict[str, Any] = {"k": pl.Int64, "f": pl.Float64, "t": pl.Datetime("us"), "v": pl.Int64}
-START = datetime(2026, 3, 1)
 STRATEGIES = ("backward", "forward", "nearest")
-
-
-def at(seconds: float) -> datetime:
-    return START + timedelta(seconds=seconds)
-
-
-def row(key: int | None, seconds: float | None, value: int = 0, number: float | None = 0.0) -> dict[str, Any]:
-    return {"k": key, "f": number, "t": None if seconds is None else at(seconds), "v": value}
 
 
 def drawn_table(seed: int, height: int = 25) -> pl.DataFrame:
@@ -151,12 +142,16 @@ def test_windows_behind_it_close_when_its_rows_are_final(strategy: str) -> None:
     assert_unified(pipeline, drawn_table(24), drawn_table(25), runs=3, output_mode="append")
 
 
+def counted(frame: Any) -> Any:
+    """The rows of each key in windows."""
+    return frame.filter(pl.col("t").is_not_null()).group_by("k", pl.col("t").dt.truncate("20s")).agg(rows=pl.len())
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_closed_windows_may_be_joined_with_rows(strategy: str) -> None:
     def pipeline(left: Any, right: Any) -> Any:
         left, right = marked(left, right)
-        counts = left.filter(pl.col("t").is_not_null()).group_by("k", pl.col("t").dt.truncate("20s"))
-        return counts.agg(pl.len().alias("rows")).join_asof(right, on="t", by="k", strategy=strategy, tolerance="9s")
+        return counted(left).join_asof(right, on="t", by="k", strategy=strategy, tolerance="9s")
 
     assert_unified(pipeline, drawn_table(26), drawn_table(27), runs=3, output_mode="append")
 
@@ -165,8 +160,7 @@ def test_closed_windows_may_be_joined_with_rows(strategy: str) -> None:
 def test_rows_may_be_joined_with_closed_windows(strategy: str) -> None:
     def pipeline(left: Any, right: Any) -> Any:
         left, right = marked(left, right)
-        counts = right.filter(pl.col("t").is_not_null()).group_by("k", pl.col("t").dt.truncate("20s"))
-        return left.join_asof(counts.agg(pl.len().alias("rows")), on="t", by="k", strategy=strategy)
+        return left.join_asof(counted(right), on="t", by="k", strategy=strategy)
 
     assert_unified(pipeline, drawn_table(28), drawn_table(29), runs=3, output_mode="append")
 

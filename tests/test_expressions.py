@@ -24,7 +24,6 @@ from unbounded.expressions import (
     canonical,
     columns_of,
     expand,
-    is_rowwise,
     passes,
     python_function,
     truncated,
@@ -375,16 +374,15 @@ def test_an_expression_that_looks_beyond_its_row_is_refused_naming_the_part(expr
     found = why_not_rowwise(expr, FRAME.schema)
     assert found is not None
     assert reason in found
-    assert not is_rowwise(expr, FRAME.schema)
 
 
 def test_judging_a_python_function_does_not_call_it() -> None:
-    assert is_rowwise(A.map_elements(never_called, return_dtype=pl.Int64) + B, FRAME.schema)
+    assert why_not_rowwise(A.map_elements(never_called, return_dtype=pl.Int64) + B, FRAME.schema) is None
 
 
 def test_an_unknown_column_is_polars_own_error_listing_those_there_are() -> None:
     with pytest.raises(pl.exceptions.ColumnNotFoundError, match=r"valid columns: \[.*\"t\""):
-        is_rowwise(pl.col("nope") + A, FRAME.schema)
+        why_not_rowwise(pl.col("nope") + A, FRAME.schema)
 
 
 # ---------------------------------------------------------------------------------------- canonical

@@ -189,6 +189,6 @@ def test_a_console_prints_each_batch(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_the_namespace_means_the_same_on_both_kinds_of_frame() -> None:
     times = pl.DataFrame({"t": ["2026-01-02", "2026-01-01"]}).select(pl.col("t").str.to_datetime())
-    assert times.lazy().ub.with_watermark("t", "1h").collect()["t"].is_sorted()  # type: ignore[attr-defined]
+    assert times.lazy().ub.with_watermark("t", "1h").collect()["t"].is_sorted()  # type: ignore[attr-defined]  # registered
     stream = ub.scan_memory(ub.MemorySource(times.schema))
     assert stream.ub.with_watermark("t", "1h").explain() == stream.with_watermark("t", "1h").explain()

@@ -575,14 +575,14 @@ def test_steps_above_an_update_aggregate_see_only_the_rows_that_reach_them() -> 
 
 @pytest.mark.parametrize("coalesce", [None, True, False])
 @pytest.mark.parametrize("how", ["inner", "left"])
-def test_a_join_on_floats_has_the_columns_of_polars(how: str, coalesce: bool | None) -> None:
+def test_a_join_on_floats_has_the_columns_of_polars(how: Any, coalesce: bool | None) -> None:
     right = pl.DataFrame({"f": [1.0, float("nan"), 0.0], "name": ["one", "nan", "zero"]})
 
     def pipeline(frame: ub.StreamFrame) -> ub.StreamFrame:
         return frame.join(right, on="f", how=how, coalesce=coalesce)
 
     story = Story(pipeline, {"f": pl.Float64}).add([{"f": f} for f in (float("nan"), -0.0, 2.0, 1.0)]).run()
-    polars = pl.LazyFrame({"f": [1.0]}).join(right.lazy(), on="f", how=how, coalesce=coalesce)  # type: ignore[arg-type]
+    polars = pl.LazyFrame({"f": [1.0]}).join(right.lazy(), on="f", how=how, coalesce=coalesce)
     assert story.answer().schema == polars.collect_schema()
     named = {"one", "nan", "zero"} | ({None} if how == "left" else set())
     assert set(story.answer()["name"]) == named

@@ -494,8 +494,8 @@ WRITTEN: dict[str, Case] = {
     ),
     "join_asof on nothing": (lambda: frame().join_asof(frame().clear()), r"write on="),
     "groups without rows to show": (lambda: frame().select("k").group_by("k").head(), r"beside the keys"),
-    "concat side by side": (lambda: ub.concat([frame(), frame()], how="horizontal"), r"no fixed place.*how='vertical'"),  # type: ignore[call-overload]
-    "concat of no frame": (lambda: ub.concat([frame(), "sales/"]), r"item 1 is a str.*StreamFrame"),  # type: ignore[list-item]
+    "concat side by side": (lambda: ub.concat([frame(), frame()], how="horizontal"), r"no fixed place.*how='vertical'"),  # type: ignore[call-overload]  # the point
+    "concat of no frame": (lambda: ub.concat([frame(), "sales/"]), r"item 1 is a str.*StreamFrame"),  # type: ignore[list-item]  # the point
     "a bounded frame that is to go on": (
         lambda: ub.concat_sequential(frame(), frame().clear()),
         r"the second part goes on.*is a LazyFrame.*ub\.concat\(\[stream, bounded\]\)",
@@ -509,11 +509,11 @@ WRITTEN: dict[str, Case] = {
         r"is to wait for itself.*in another order. Put the parts in one order",
     ),
     "a history that is no frame": (
-        lambda: ub.concat_sequential("sales/", IN_BOTH),  # type: ignore[call-overload]
+        lambda: ub.concat_sequential("sales/", IN_BOTH),  # type: ignore[call-overload]  # the point
         r"concat_sequential\(\).*0 is a str",
     ),
     "a history beside the stream": (
-        lambda: ub.concat_sequential(IN_BOTH, OTHER, how="horizontal"),  # type: ignore[call-overload]
+        lambda: ub.concat_sequential(IN_BOTH, OTHER, how="horizontal"),  # type: ignore[call-overload]  # the point
         r"concat_sequential\(how='horizontal'\).*no fixed place",
     ),
     "late rows where none can be": (
@@ -537,11 +537,11 @@ WRITTEN: dict[str, Case] = {
         r"folder of late rows .*ckpt and the checkpoint .*lie in one another",
     ),
     "generator that has begun": (
-        lambda: ub.scan_generator(iter([]), schema=SCHEMA),  # type: ignore[arg-type]
+        lambda: ub.scan_generator(iter([]), schema=SCHEMA),  # type: ignore[arg-type]  # the point
         r"list_iterator.*cannot begin again.*def rows\(since, until\)",
     ),
     "generator without offsets": (
-        lambda: ub.scan_generator(lambda since: [], schema=SCHEMA),  # type: ignore[arg-type,misc]
+        lambda: ub.scan_generator(lambda since: [], schema=SCHEMA),  # type: ignore[arg-type,misc]  # the point
         r"two offsets, and it does not take them.*def rows\(since, until\)",
     ),
     "generator without columns": (lambda: ub.scan_generator(lambda since, until: [], schema={}), r"schema=\{"),

@@ -310,7 +310,7 @@ def test_rows_are_forgotten_when_no_later_window_reaches_them() -> None:
     assert story.answer().height > 150
     held = story._batches._tables.multimaps["over-1/within-1"].scan()
     assert 0 < held.height < 30
-    assert held["t"].min() > at(93)  # type: ignore[operator]
+    assert (held["t"] > at(93)).all()
 
 
 def test_the_last_rows_of_each_key_are_kept_and_no_others() -> None:
@@ -347,8 +347,9 @@ def test_what_is_kept_can_be_read(tmp_path: Path) -> None:
     query.process_all_available()
     query.stop()
     waiting = ub.read_state(tmp_path).collect()
-    assert waiting.equals(rows.filter(t > rows["t"].max() - timedelta(seconds=10)))  # type: ignore[operator]
-    sums = rows.filter(t <= rows["t"].max() - timedelta(seconds=10)).group_by("k").agg(v.sum())  # type: ignore[operator]
+    waits = t > t.max() - timedelta(seconds=10)
+    assert waiting.equals(rows.filter(waits))
+    sums = rows.filter(~waits).group_by("k").agg(v.sum())
     same_rows(ub.read_state(tmp_path, "over-1/before-1").collect().select("k", pl.last().alias("v")), sums)
 
 

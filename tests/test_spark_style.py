@@ -422,7 +422,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "mode typo of records": (lambda: reader("csv", mode="PERMISIVE").load("in"), r"'permissive', 'failfast'"),
     "text of numbers": (lambda: reader("text").load("in"), r"one column of text.*value STRING"),
     "whole text": (lambda: reader("text", wholetext=True).load("in"), r"line by line"),
-    "no schema": (lambda: ub.read_stream.schema(3), r"schema\(3\) is no schema"),  # type: ignore[arg-type]
+    "no schema": (lambda: ub.read_stream.schema(3), r"schema\(3\) is no schema"),  # type: ignore[arg-type]  # the point
     "unbuilt format": (lambda: ub.read_stream.orc("in"), r"format\('orc'\).*not built.*parquet"),
     "format typo": (lambda: reader("parqet").load("in"), r"did you mean 'parquet'"),
     "rate with a schema": (lambda: reader("rate").load(), r"Leave out .schema"),
@@ -448,7 +448,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "mode typo": (lambda: frame().write_stream.format("memory").outputMode("apend").start(), r"'append', 'update'"),
     "retention": (lambda: frame().write_stream.option("retention", "1d").start("out"), r"keeps every row"),
     "snappy csv": (lambda: frame().write_stream.format("csv").option("compression", "snappy").start("o"), r"'gzip'"),
-    "a deaf listener": (lambda: ub.streams.addListener(object()), r"on_query_started"),  # type: ignore[arg-type]
+    "a deaf listener": (lambda: ub.streams.addListener(object()), r"on_query_started"),  # type: ignore[arg-type]  # the point
 }
 
 

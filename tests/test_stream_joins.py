@@ -15,24 +15,15 @@ from hypothesis import strategies as st
 
 import unbounded as ub
 from tests.language import Story, same_rows
+from tests.sides import SCHEMA, at, row
 from unbounded.errors import QueryChangedError
 from unbounded.lineage import Clock, clocks
 from unbounded.testing import assert_unified
 
-SCHEMA: dict[str, Any] = {"k": pl.Int64, "f": pl.Float64, "t": pl.Datetime("us"), "v": pl.Int64}
-START = datetime(2026, 3, 1)
 HOWS = ("inner", "left", "right", "full", "semi", "anti")
 
 k, t, v = (pl.col(name) for name in "ktv")
 their_k, their_t, their_v = (pl.col(f"{name}_right") for name in "ktv")
-
-
-def at(seconds: float) -> datetime:
-    return START + timedelta(seconds=seconds)
-
-
-def row(key: int | None, seconds: float | None, value: int = 0, number: float | None = 0.0) -> dict[str, Any]:
-    return {"k": key, "f": number, "t": None if seconds is None else at(seconds), "v": value}
 
 
 def drawn_table(seed: int, height: int = 25) -> pl.DataFrame:
@@ -211,7 +202,7 @@ def test_join_where_of_bounded_frames_is_a_cross_join_less_the_pairs_that_do_not
     left: pl.DataFrame, right: pl.DataFrame, how: str
 ) -> None:
     asked = (k == their_k, their_t >= t - pl.duration(seconds=20), (v > 0) & (v <= their_v))
-    found = left.lazy().ub.join_where(right.lazy(), *asked, how=how).collect()  # type: ignore[attr-defined]
+    found = left.lazy().ub.join_where(right.lazy(), *asked, how=how).collect()  # type: ignore[attr-defined]  # registered
     theirs = right.select(pl.all().name.suffix("_right"))
     numbered = left.with_row_index("i"), theirs.with_row_index("j")
     pairs = numbered[0].join(numbered[1], how="cross").filter(*asked)
@@ -232,7 +223,7 @@ def test_where_polars_has_the_kind_the_rows_are_its_own(how: Any) -> None:
     left, right = drawn_table(19).lazy(), drawn_table(20).lazy()
     asked = (k == their_k, their_t.is_between(t, t + timedelta(minutes=1)))
     same_rows(
-        left.ub.join_where(right, *asked, how=how).collect(),  # type: ignore[attr-defined]
+        left.ub.join_where(right, *asked, how=how).collect(),  # type: ignore[attr-defined]  # registered
         left.join_where(right, *asked, how=how).collect(),
     )
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 import unbounded as ub
 from tests.language import Story, same_rows
+from unbounded.operators.unique import UniqueOperator
+from unbounded.plan import Unique
 from unbounded.testing import assert_unified
 
 START = datetime(2026, 3, 1)
@@ -136,14 +138,14 @@ def test_the_delay_may_change_over_a_restart() -> None:
     story = Story(first_ones, SCHEMA)
     before = story._plan
     after = Story(lambda f: f.with_watermark("t", "1h").unique_within_watermark("k"), SCHEMA)._plan
-    assert [before.within, after.within] == [300_000, 3_600_000]  # type: ignore[attr-defined]
-    from unbounded.operators.unique import UniqueOperator  # noqa: PLC0415
-
-    assert UniqueOperator("u", before).pinned() == UniqueOperator("u", after).pinned()  # type: ignore[arg-type]
+    assert isinstance(before, Unique)
+    assert isinstance(after, Unique)
+    assert [before.within, after.within] == [300_000, 3_600_000]
+    assert UniqueOperator("u", before).pinned() == UniqueOperator("u", after).pinned()
 
 
 def test_the_namespace_says_the_same_on_both_kinds_of_frames() -> None:
     table = pl.LazyFrame([at(0), at(1), at(0, "b")], SCHEMA)
-    same_rows(table.ub.unique_within_watermark("k").collect(), table.unique("k", keep="first").collect())  # type: ignore[attr-defined]
+    same_rows(table.ub.unique_within_watermark("k").collect(), table.unique("k", keep="first").collect())  # type: ignore[attr-defined]  # registered
     story = Story(lambda f: f.ub.with_watermark("t", "1m").ub.unique_within_watermark("k"), SCHEMA)
     story.add(table.collect()).run().expect(table.unique("k", keep="first").collect())

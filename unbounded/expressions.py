@@ -29,7 +29,6 @@ __all__ = [
     "columns_of",
     "conjuncts",
     "expand",
-    "is_rowwise",
     "passes",
     "python_function",
     "reason",
@@ -222,14 +221,10 @@ def truncated(expr: pl.Expr) -> tuple[str, str] | None:
 _ROW, _KEEP = "__row__", "__keep__"
 
 
-def is_rowwise(expr: pl.Expr, schema: Mapping[str, pl.DataType]) -> bool:
-    """Whether each row of the result needs its own input row alone, and there are as many; a literal counts."""
-    return why_not_rowwise(expr, schema) is None
-
-
 def why_not_rowwise(expr: pl.Expr, schema: Mapping[str, pl.DataType]) -> str | None:
     """What in an expression looks beyond its own row, in the user's words; None if nothing does.
 
+    Then each row of the result needs its own row alone, and there are as many; a literal counts.
     `map_elements` is row-wise by contract, `map_batches` if it says is_elementwise=True.
     """
     for one in map(_as_judged, map(judged, expand(schema, [expr], {}, unnamed=True))):

@@ -17,9 +17,9 @@ from unbounded.errors import ConnectorError, SchemaMismatchError
 from unbounded.plan import Scan
 from unbounded.state import Home, Log
 
-__all__ = ["Inputs", "Offsets"]
+__all__ = ["Inputs"]
 
-Offsets: TypeAlias = Mapping[str, Offset]
+_Offsets: TypeAlias = Mapping[str, Offset]
 """By source name."""
 
 _BETWEEN_LOOKS: Final = timedelta(minutes=10)  # a listing of a million files takes 0.3 s, and none of them is read
@@ -87,8 +87,8 @@ class Inputs:
         return {name: source.end() for name, source in self.sources.items()}
 
     def latest(
-        self, positions: Offsets, ends: Mapping[str, Offset | None] | None, now: datetime, *, limited: bool
-    ) -> Offsets:
+        self, positions: _Offsets, ends: Mapping[str, Offset | None] | None, now: datetime, *, limited: bool
+    ) -> _Offsets:
         """How far the next batch reads: behind `positions`, not past `ends` if there are some.
 
         A source that waits for others is asked once these have nothing more to give, also behind `ends`.
@@ -112,7 +112,7 @@ class Inputs:
             ask(name)
         return found
 
-    def _held(self, name: str, found: Offsets, positions: Offsets) -> bool:
+    def _held(self, name: str, found: _Offsets, positions: _Offsets) -> bool:
         """Whether a source still waits for another, which has rows, or files that are not complete."""
         for first in self._waits.get(name, frozenset()) - self.ended:
             source = self.sources[first]
@@ -141,7 +141,7 @@ class Inputs:
             stacklevel=2,
         )
 
-    def ended_by(self, until: Offsets) -> frozenset[str]:
+    def ended_by(self, until: _Offsets) -> frozenset[str]:
         """The sources that have ended with a batch: one that waited for them has rows in it."""
         return self.ended.union(*(first for name, first in self._waits.items() if name in until))
 
@@ -150,24 +150,24 @@ class Inputs:
         """The sources that have ended, or wait: none of them can send rows now."""
         return self.ended.union(name for name, first in self._waits.items() if not first <= self.ended)
 
-    def reads_history(self, until: Offsets) -> bool:
+    def reads_history(self, until: _Offsets) -> bool:
         """Whether a batch read of a source for which another waits."""
         return any(first & until.keys() for first in self._waits.values())
 
-    def read(self, positions: Offsets, until: Offsets) -> dict[str, pl.LazyFrame]:
+    def read(self, positions: _Offsets, until: _Offsets) -> dict[str, pl.LazyFrame]:
         """Exactly the rows behind `positions` up to `until`, of every source."""
         return {
             name: source.read(positions.get(name), until[name]) if name in until else pl.LazyFrame(schema=source.schema)
             for name, source in self.sources.items()
         }
 
-    def verify(self, positions: Offsets, until: Offsets) -> None:
+    def verify(self, positions: _Offsets, until: _Offsets) -> None:
         """SourceDataLostError if that range changed while Polars read it."""
         for name, source in self._verifying.items():
             if name in until:
                 source.verify(positions.get(name), until[name])
 
-    def blamed(self, until: Offsets, error: Exception, batch: str, then: str) -> Exception:
+    def blamed(self, until: _Offsets, error: Exception, batch: str, then: str) -> Exception:
         """An error that names the first unit of a batch that cannot be read; the given one if all can be.
 
         `then` is what to do once the unit is mended.
@@ -182,17 +182,17 @@ class Inputs:
                 )
         return error
 
-    def note(self, until: Offsets) -> None:
+    def note(self, until: _Offsets) -> None:
         """Hand what was read to the home, for its next commit."""
         self._noted = {name: self._remembering[name].memory(until[name]) for name in self._logs if name in until}
         for name, rows in self._noted.items():
             self._logs[name].append(rows)
 
-    def positions(self, before: Offsets, until: Offsets) -> Offsets:
+    def positions(self, before: _Offsets, until: _Offsets) -> _Offsets:
         """The last offset of each source that needs it handed back."""
         return {**before, **{name: offset for name, offset in until.items() if name not in self._logs}}
 
-    def pass_over(self, until: Offsets) -> None:
+    def pass_over(self, until: _Offsets) -> None:
         """The batch happened: never offer its range again."""
         self.ended = self.ended_by(until)
         for name, source in self._remembering.items():
@@ -200,7 +200,7 @@ class Inputs:
                 rows = self._noted.pop(name, None)
                 source.remember(source.memory(until[name]) if rows is None else rows)
 
-    def acknowledge(self, until: Offsets) -> None:
+    def acknowledge(self, until: _Offsets) -> None:
         """Tell the sources that the batch happened; may be repeated."""
         for name, offset in until.items():
             self.sources[name].acknowledge(offset)

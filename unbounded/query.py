@@ -39,9 +39,9 @@ from unbounded.sequence import waits
 from unbounded.state import Home, StateRef
 from unbounded.watermarks import Patience, advanced, settled
 
-__all__ = ["Background", "MicroBatches"]
+__all__ = ["MicroBatches"]
 
-Background = Callable[[Callable[[], None]], None]
+_Background = Callable[[Callable[[], None]], None]
 """Runs a task some time later, one at a time."""
 
 _Remember = Callable[[], StateRef | None]
@@ -76,7 +76,7 @@ class MicroBatches:
         watermark_policy: WatermarkPolicy | None = None,
         reread_bounded: str | timedelta | None = None,
         late: str | os.PathLike[str] | None = None,
-        background: Background = lambda task: task(),
+        background: _Background = lambda task: task(),
         beside: Beside | None = None,
         forget_at_end: bool = False,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),

@@ -124,13 +124,12 @@ def unique_within_watermark(frame: FrameT, subset: IntoExpr | Collection[IntoExp
     return frame.unique(subset, keep="first", maintain_order=True)
 
 
-# An empty list could be of any kind, says mypy; Polars refuses it.
 @overload
-def concat(  # type: ignore[overload-overlap]
+def concat(  # type: ignore[overload-overlap]  # an empty list could be of any kind; Polars refuses it
     items: Iterable[pl.DataFrame], *, how: ConcatHow = "vertical"
 ) -> pl.DataFrame: ...
 @overload
-def concat(  # type: ignore[overload-overlap]
+def concat(  # type: ignore[overload-overlap]  # likewise
     items: Iterable[pl.LazyFrame], *, how: ConcatHow = "vertical"
 ) -> pl.LazyFrame: ...
 @overload

@@ -16,7 +16,7 @@ from unbounded.lineage import clocks
 from unbounded.plan import Node, Scan, Watermark, walk
 from unbounded.windows import time_column
 
-__all__ = ["Patience", "advanced", "combined", "settled", "watermarked"]
+__all__ = ["Patience", "advanced", "settled", "watermarked"]
 
 _FIRST: Final = -(2**63) + 1  # in epoch ms; without the very least Int64, which has no negative
 
@@ -56,7 +56,7 @@ def advanced(marks: Mapping[str, int], seen: Mapping[str, int], delays: Mapping[
     return {**marks, **{name: max(mark, marks.get(name, mark)) for name, mark in reached.items()}}
 
 
-def combined(
+def _combined(
     marks: Mapping[str, int], names: Collection[str], policy: WatermarkPolicy, before: int | None
 ) -> int | None:
     """The one watermark of a query, which never goes back: the least of all once each has one, or the greatest."""
@@ -99,7 +99,7 @@ class Patience:
         now: datetime,
         resting: Collection[str] = (),
     ) -> int | None:
-        """The watermark of the query by these of its inputs: that of `combined`, without idle and `resting` ones.
+        """The watermark of the query by these of its inputs: that of `_combined`, without idle and `resting` ones.
 
         Where all are idle none is slower than the others, so it is the greatest.
         """
@@ -109,8 +109,8 @@ class Patience:
         }
         awaited = [name for name, sources in self._sources.items() if not sources <= idle]
         if not awaited:
-            return combined(marks, self.delays, "max", before)
-        return combined(marks, awaited if policy == "min" else self.delays, policy, before)
+            return _combined(marks, self.delays, "max", before)
+        return _combined(marks, awaited if policy == "min" else self.delays, policy, before)
 
     def explain(self, policy: WatermarkPolicy) -> list[str]:
         """A line that says how one watermark comes of several, and for which sources it does not wait for ever."""

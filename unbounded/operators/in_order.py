@@ -15,11 +15,11 @@ from unbounded.operators.waiting import DUE, ROW, numbered, waiting_table
 from unbounded.plan import InOrder
 from unbounded.state import Table, TableSpec
 
-__all__ = ["InOrderOperator", "InTime", "Waiting"]
+__all__ = ["InOrderOperator", "Waiting"]
 
 
 @dataclass(frozen=True)
-class InTime:
+class _InTime:
     """The rows of a batch that count, with what tells their order of arrival, and how many did not."""
 
     rows: pl.DataFrame
@@ -53,13 +53,13 @@ class Waiting:
         """What to collect of rows."""
         return rows.select(*self._schema, (self.instant + self._ahead).alias(DUE))
 
-    def take(self, rows: pl.DataFrame, table: Table, batch: Batch) -> InTime:
+    def take(self, rows: pl.DataFrame, table: Table, batch: Batch) -> _InTime:
         """Let prepared rows wait."""
         timed = rows.filter(pl.col(DUE).is_not_null())
         in_time = timed if batch.late is None else timed.filter(pl.col(DUE) > batch.late + self._ahead)
         in_time = numbered(in_time, batch)
         table.insert(in_time)
-        return InTime(in_time, late=timed.height - in_time.height, without_time=rows.height - timed.height)
+        return _InTime(in_time, late=timed.height - in_time.height, without_time=rows.height - timed.height)
 
     def due(self, table: Table, batch: Batch) -> pl.DataFrame:
         """The rows whose time has come, in order; they wait no longer."""

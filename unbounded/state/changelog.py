@@ -41,9 +41,7 @@ __all__ = [
     "log_history",
     "number_of",
     "pack",
-    "read_catalogue",
     "read_delta",
-    "read_frame",
     "read_record",
     "stream_of",
     "unpack",
@@ -147,7 +145,7 @@ def is_intact(storage: Storage, ref: StateRef) -> bool:
     return True
 
 
-def read_catalogue(storage: Storage, file: Reference) -> Catalogue:
+def _read_catalogue(storage: Storage, file: Reference) -> Catalogue:
     record, _ = read_record(storage, file, "catalogue")
     return Catalogue(
         segment=record["segment"],
@@ -163,7 +161,7 @@ def catalogue_of(storage: Storage, record: Record) -> Catalogue:
     """The catalogue that a state record names."""
     if record["catalogue"] is None:
         return Catalogue(record["segment"])
-    return read_catalogue(storage, Reference(*record["catalogue"]))
+    return _read_catalogue(storage, Reference(*record["catalogue"]))
 
 
 def _run(fields: Sequence[Any]) -> Run:
@@ -176,7 +174,7 @@ def read_delta(storage: Storage, file: Reference) -> Delta:
     return Delta(number_of(file.name), unpack(record["frames"], blob))
 
 
-def read_frame(storage: Storage, run: Run) -> pl.DataFrame:
+def _read_frame(storage: Storage, run: Run) -> pl.DataFrame:
     _, blob = read_record(storage, run.file, "run")
     return pl.read_ipc_stream(blob)
 
@@ -210,9 +208,9 @@ def history(storage: Storage, catalogue: Catalogue, deltas: Iterable[Delta], tab
     """The changed rows of a table, oldest first, with VERSION; rows that its base already has are left out."""
     segments = catalogue.segments.get(table, {})
     for run in segments.values():
-        yield read_frame(storage, run).with_columns(_version(run.until), pl.lit(True).alias(LIVE))
+        yield _read_frame(storage, run).with_columns(_version(run.until), pl.lit(True).alias(LIVE))
     for run in catalogue.levels.get(table, ()):
-        yield _newer(read_frame(storage, run), segments, catalogue.segment)
+        yield _newer(_read_frame(storage, run), segments, catalogue.segment)
     for delta in deltas:
         if table in delta.frames:
             rows = pl.read_ipc_stream(delta.frames[table]).with_columns(_version(delta.version))
@@ -222,7 +220,7 @@ def history(storage: Storage, catalogue: Catalogue, deltas: Iterable[Delta], tab
 def log_history(storage: Storage, catalogue: Catalogue, deltas: Iterable[Delta], log: str) -> Iterator[pl.DataFrame]:
     """The rows of a log, oldest first, each file read when its turn comes."""
     for run in catalogue.levels.get(log, ()):
-        yield read_frame(storage, run).drop(VERSION)
+        yield _read_frame(storage, run).drop(VERSION)
     for delta in deltas:
         if log in delta.frames:
             yield pl.read_ipc_stream(delta.frames[log])
@@ -307,7 +305,7 @@ class Writer:
         while (found := self._neighbours(draft.levels[name], draft.segment)) is not None:
             levels = draft.levels[name]
             chosen = levels[found : found + self._fan]
-            frames = [read_frame(self._storage, run) for run in chosen]
+            frames = [_read_frame(self._storage, run) for run in chosen]
             ahead = levels[found + self._fan :]
             until = chosen[-1].until
             draft = self._with_joined(draft, name, frames, chosen[0].level + 1, until, levels[:found], ahead)
