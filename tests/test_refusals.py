@@ -291,6 +291,12 @@ WRITTEN: dict[str, Case] = {
         lambda: frame().join_asof(frame(), on="t", by=["k", "t"]),
         r"'t' = 't' are the times.*Leave them out of by=",
     ),
+    "join_asof of streams by columns of different types": (
+        lambda: frame().with_columns(d=pl.col("t").dt.cast_time_unit("ms")).join_asof(
+            frame().with_columns(d=pl.col("t")), on="t", by="d"
+        ),
+        r"'d' of the left is Datetime\(time_unit='ms'.*and 'd' of the right is .*'us'.*one type.*pl.col\('d'\).cast",
+    ),
     "join_asof of streams by a different number of columns": (
         lambda: frame().join_asof(frame(), on="t", by_left="k", by_right=["k", "v"]),
         r"by_left= names 1 columns and by_right= 2.*as many for both",

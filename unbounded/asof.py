@@ -171,6 +171,7 @@ def asof_of(
             f"join_asof(): by= are columns that are equal, and {node.left_on!r} = {node.right_on!r} are the times that "
             "are near each other. Leave them out of by=, or join(on=...) where times are equal"
         )
+    _refuse_unlike(node)
     _refuse_untimed(node)
     return node
 
@@ -187,6 +188,18 @@ def _names(columns: Any) -> list[str]:
             f"join_asof(by={columns!r}): write the names of columns; compute an expression in with_columns first"
         )
     return names
+
+
+def _refuse_unlike(node: AsofJoin) -> None:
+    """PlanError unless the columns of each pair are of one type: of others Polars compares how they are stored."""
+    for ours, theirs in (*node.by, (node.left_on, node.right_on)):
+        left, right = node.left.schema[ours], node.right.schema[theirs]
+        if left != right:
+            raise PlanError(
+                f"join_asof() of two streams: {ours!r} of the left is {left} and {theirs!r} of the right is {right}, "
+                f"and only values of one type are compared. Write with_columns(pl.col({theirs!r}).cast(...)) before "
+                "it, for the right, or a cast of the left"
+            )
 
 
 def _refuse_untimed(node: AsofJoin) -> None:
