@@ -479,6 +479,22 @@ def test_windows_follow_the_calendar_of_their_column(dtype: Any, every: str) -> 
     assert_unified(pipeline, times, runs=2)
 
 
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_a_day_of_a_time_zone_takes_rows_until_it_ends(unit: Any) -> None:
+    def pipeline(frame: Any) -> Any:
+        return frame.pipe(ub.with_watermark, "t", "0s").group_by_dynamic("t", every="1d").agg(pl.len().alias("rows"))
+
+    hours = [START + timedelta(hours=hour) for hour in (1, 5, 9, 30)]
+    times = (
+        pl.DataFrame({"t": hours}).cast(pl.Datetime(unit)).with_columns(pl.col("t").dt.replace_time_zone("Asia/Tokyo"))
+    )
+    story = Story(pipeline, times.schema)
+    for number in range(len(hours)):
+        story.add(times[number : number + 1]).run()
+    assert story.end().late == 0
+    story.expect(pipeline(times.lazy()))
+
+
 def test_integers_wrap_and_counts_do_not_as_in_polars() -> None:
     top = 2**63 - 1
     story = Story(lambda f: f.select(pl.col("v").sum()), {"v": pl.Int64}, mode="complete")

@@ -201,7 +201,8 @@ def shifted(time: pl.Expr, length: str, dtype: pl.DataType) -> pl.Expr:
     if not _may_lack(length, dtype):
         return found
     lacks = time.dt.replace_time_zone(None).dt.offset_by(length) - found.dt.replace_time_zone(None)
-    return found + pl.when(lacks > pl.duration()).then(lacks).otherwise(pl.duration())
+    nothing = pl.duration(time_unit=getattr(dtype, "time_unit", "us"))  # of another unit it would make times of that
+    return found + pl.when(lacks > nothing).then(lacks).otherwise(nothing)
 
 
 def _may_lack(length: str, dtype: pl.DataType) -> bool:
