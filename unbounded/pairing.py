@@ -67,7 +67,6 @@ def paired_where(
     flat = [one for item in predicates for one in ([item] if isinstance(item, pl.Expr) else item)]
     parts = [part for one in expand(both, flat, {}, unnamed=True) for part in conjuncts(one)]
     _refuse(parts, both)
-    pl.LazyFrame(schema=both).filter(*parts).collect()  # what cannot be compared, Polars says itself, once it is
     keys: list[Key] = []
     withins: list[Within] = []
     others: list[pl.Expr] = []
