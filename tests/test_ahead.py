@@ -13,11 +13,11 @@ import pytest
 import unbounded as ub
 from tests.test_crash import Late
 from unbounded import storage
-from unbounded.beside import Beside
 from unbounded.checkpoint import Checkpoint
 from unbounded.connectors import Receipt, Sink
 from unbounded.errors import SchemaMismatchError
 from unbounded.query import MicroBatches
+from unbounded.running.beside import Beside
 from unbounded.sinks.each_batch import EachBatchSink
 from unbounded.sinks.files import FileSink
 from unbounded.sinks.memory import MemorySink

@@ -15,8 +15,8 @@ import unbounded as ub
 from tests.language import Story, same_rows
 from tests.sides import SCHEMA, START, at, row
 from unbounded.errors import QueryChangedError
-from unbounded.lineage import Clock, clocks
 from unbounded.plan import evaluate
+from unbounded.plan.lineage import Clock, clocks
 from unbounded.testing import assert_unified
 from unbounded.testing.story import planned
 

@@ -17,7 +17,7 @@ import unbounded as ub
 from tests.language import Story, same_rows
 from unbounded.plan import evaluate
 from unbounded.sources.bounded import BoundedSource
-from unbounded.unified import ConcatHow
+from unbounded.verbs.unified import ConcatHow
 
 SCHEMA: dict[str, Any] = {"k": pl.String, "v": pl.Int64, "t": pl.Datetime("us")}
 NOON = datetime(2024, 1, 1, 12)

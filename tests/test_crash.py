@@ -23,10 +23,10 @@ import pytest
 import unbounded as ub
 from tests.language import Pipeline, same_rows
 from unbounded import storage
-from unbounded.beside import Beside
 from unbounded.checkpoint import Checkpoint
 from unbounded.connectors import Mode
 from unbounded.query import MicroBatches
+from unbounded.running.beside import Beside
 from unbounded.sinks.each_batch import EachBatchSink
 from unbounded.sinks.files import FileSink
 from unbounded.state import Home

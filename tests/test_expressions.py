@@ -29,7 +29,7 @@ from unbounded.expressions import (
     truncated,
     why_not_rowwise,
 )
-from unbounded.trees import children, expression, nodes, rewrite, tree_of, with_children
+from unbounded.expressions.trees import children, expression, nodes, rewrite, tree_of, with_children
 
 A, B, F, L, S, T, Y = map(pl.col, ["a", "b", "f", "l", "s", "t", "y"])
 FRAME = pl.DataFrame(

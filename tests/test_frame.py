@@ -11,8 +11,8 @@ import pytest
 from polars.lazyframe.group_by import LazyGroupBy
 
 import unbounded as ub
-from unbounded.refusals import REFUSED, REFUSED_OF_GROUPS
 from unbounded.testing import assert_unified
+from unbounded.verbs.refusals import REFUSED, REFUSED_OF_GROUPS
 
 SCHEMA: dict[str, Any] = {"k": pl.String, "v": pl.Int64, "x": pl.Float64, "tags": pl.List(pl.String)}
 ROWS = pl.DataFrame(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unbounded.intervals import Within, within
+from unbounded.expressions.intervals import Within, within
 
 SCHEMA = pl.Schema(
     {

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 import unbounded as ub
 from tests.language import Story, same_rows
 from unbounded.aggregates import cut as state_of
-from unbounded.lineage import closing
 from unbounded.plan import Aggregate, evaluate, walk
+from unbounded.plan.lineage import closing
+from unbounded.plan.windows import Window
 from unbounded.testing import assert_unified
-from unbounded.windows import Window
 
 SCHEMA: dict[str, Any] = {
     "k": pl.String,

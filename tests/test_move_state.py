@@ -16,10 +16,10 @@ from tests.language import same_rows
 from tests.test_crash import STORIES, Crash, arrive, dying
 from unbounded.checkpoint import Checkpoint, Commit, Intent
 from unbounded.errors import ConcurrentQueryError
-from unbounded.moving import _copied
+from unbounded.offline.moving import _copied
+from unbounded.offline.remembered import Remembered
 from unbounded.operators.answer import spec_record
 from unbounded.query import MicroBatches
-from unbounded.remembered import Remembered
 from unbounded.sinks.files import FileSink
 from unbounded.state import MultimapSpec
 from unbounded.state.folders import below

@@ -12,11 +12,11 @@ import polars as pl
 import pytest
 
 import unbounded as ub
-from unbounded.refusals import REFUSED
 from unbounded.state.databases.postgresql import postgresql_home
 from unbounded.state.databases.sqlite import sqlite_home
 from unbounded.state.declared import Declared
 from unbounded.testing.shelf import Shelf
+from unbounded.verbs.refusals import REFUSED
 
 SCHEMA: dict[str, Any] = {"k": pl.String, "v": pl.Int64, "t": pl.Datetime("us"), "tags": pl.List(pl.String)}
 
@@ -292,8 +292,10 @@ WRITTEN: dict[str, Case] = {
         r"'t' = 't' are the times.*Leave them out of by=",
     ),
     "join_asof of streams by columns of different types": (
-        lambda: frame().with_columns(d=pl.col("t").dt.cast_time_unit("ms")).join_asof(
-            frame().with_columns(d=pl.col("t")), on="t", by="d"
+        lambda: (
+            frame()
+            .with_columns(d=pl.col("t").dt.cast_time_unit("ms"))
+            .join_asof(frame().with_columns(d=pl.col("t")), on="t", by="d")
         ),
         r"'d' of the left is Datetime\(time_unit='ms'.*and 'd' of the right is .*'us'.*one type.*pl.col\('d'\).cast",
     ),

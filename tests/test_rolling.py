@@ -18,7 +18,7 @@ from polars.testing import assert_frame_equal
 import unbounded as ub
 from tests.language import Story, same_rows
 from unbounded.errors import QueryChangedError
-from unbounded.lineage import Clock, clocks
+from unbounded.plan.lineage import Clock, clocks
 from unbounded.testing import assert_unified
 
 SCHEMA: dict[str, Any] = {

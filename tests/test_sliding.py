@@ -21,12 +21,12 @@ from tests.test_laws import MERGING, SCHEMA
 from unbounded.operators.aggregate import AggregateOperator
 from unbounded.operators.sliding import Sliding
 from unbounded.plan import Aggregate, evaluate, walk
+from unbounded.plan.windows import LABEL
 from unbounded.sinks.memory import MemorySink
 from unbounded.state.memory.table import SlotTable
 from unbounded.testing import assert_unified, same_rows
 from unbounded.testing import given as told_in_memory
 from unbounded.testing.lateness import truth
-from unbounded.windows import LABEL
 
 START = datetime(1970, 1, 1)  # times before it have negative ticks
 EVENTS = {"t": pl.Datetime("us"), "k": pl.String(), "n": pl.Int32()}

@@ -335,7 +335,7 @@ class Spark:
 
 
 def test_a_listener_written_for_spark_hears_sparks_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unbounded.handle._IDLE", 0.0)
+    monkeypatch.setattr("unbounded.running.handle._IDLE", 0.0)
     listener = Spark()
     ub.streams.addListener(listener)
     try:

@@ -17,7 +17,7 @@ import unbounded as ub
 from tests.language import Story, same_rows
 from tests.sides import SCHEMA, at, row
 from unbounded.errors import QueryChangedError
-from unbounded.lineage import Clock, clocks
+from unbounded.plan.lineage import Clock, clocks
 from unbounded.testing import assert_unified
 
 HOWS = ("inner", "left", "right", "full", "semi", "anti")

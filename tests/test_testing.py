@@ -16,7 +16,7 @@ import pytest
 import unbounded as ub
 from unbounded.operators.aggregate import AggregateOperator
 from unbounded.query import MicroBatches
-from unbounded.report import Phases
+from unbounded.running.report import Phases
 from unbounded.state.memory.home import MemoryHome
 from unbounded.testing import Story, assert_unified, given, same_rows
 from unbounded.testing.rows import difference

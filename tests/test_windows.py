@@ -16,7 +16,7 @@ from tests.language import Story, same_rows
 from unbounded.operators import Batch, Tables
 from unbounded.operators.aggregate import AggregateOperator
 from unbounded.plan import Aggregate, Node, evaluate, walk
-from unbounded.windows import LABEL, Window
+from unbounded.plan.windows import LABEL, Window
 
 START = datetime(1970, 1, 1)  # times before it have negative ticks
 

@@ -27,16 +27,16 @@ from unbounded.errors import (
     UnboundedStateWarning,
     UnsupportedOperationError,
 )
+from unbounded.expressions.now import current_timestamp, watermark
 from unbounded.frame import StreamFrame
-from unbounded.grouping import StreamGroupBy
-from unbounded.handle import StreamingQuery
 from unbounded.manager import StreamingQueryManager, streams
-from unbounded.moving import move_state
-from unbounded.now import current_timestamp, watermark
+from unbounded.offline.moving import move_state
+from unbounded.offline.remembered import read_state, read_state_metadata
+from unbounded.offline.resetting import reset
 from unbounded.partials.user_defined import aggregate
+from unbounded.plan.windows import window_time
 from unbounded.progress import Listener, Progress, QueryStatus
-from unbounded.remembered import read_state, read_state_metadata
-from unbounded.resetting import reset
+from unbounded.running.handle import StreamingQuery
 from unbounded.scan import (
     infer_schema,
     scan,
@@ -57,7 +57,8 @@ from unbounded.spark.reading import DataStreamReader, read_stream
 from unbounded.spark.writing import DataStreamWriter
 from unbounded.state.homes import StateOptions, files_state, postgresql_state, sqlite_state
 from unbounded.trigger import Trigger, available_now, once, processing_time
-from unbounded.unified import (
+from unbounded.verbs.grouping import StreamGroupBy
+from unbounded.verbs.unified import (
     FrameT,
     concat,
     concat_sequential,
@@ -65,7 +66,6 @@ from unbounded.unified import (
     unique_within_watermark,
     with_watermark,
 )
-from unbounded.windows import window_time
 
 readStream = read_stream
 

@@ -18,6 +18,17 @@ import polars as pl
 
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import call, canonical_tree, expand, reason, why_not_rowwise
+from unbounded.expressions.trees import (
+    Tree,
+    children,
+    expression,
+    kind,
+    nodes,
+    rewrite,
+    tree_of,
+    unaliased,
+    with_children,
+)
 from unbounded.partials.columns import Aggregated, Leaf, StateColumn, StateColumns, Values, widened
 from unbounded.partials.computed import Computed
 from unbounded.partials.few import FEW
@@ -27,7 +38,6 @@ from unbounded.partials.single import SINGLE, Value
 from unbounded.partials.sketches import SKETCHES
 from unbounded.partials.user_defined import user_defined, value_of_part
 from unbounded.partials.values import VALUES
-from unbounded.trees import Tree, children, expression, kind, nodes, rewrite, tree_of, unaliased, with_children
 
 __all__ = ["Cut", "cut"]
 

@@ -10,22 +10,22 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 import polars as pl
 from polars._typing import ColumnNameOrSelector, IntoExpr, PivotAgg
 
-from unbounded.around import LooksAround
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import GUESSES, expand, python_function, why_not_rowwise
-from unbounded.grouping import StreamGroupBy, pivoted, sessions_of
-from unbounded.joins import Joinable
-from unbounded.looking import looks_along_time
+from unbounded.expressions.looking import looks_along_time
 from unbounded.plan import Aggregate, Node, Step
-from unbounded.positions import Positional
-from unbounded.reductions import Reducible
-from unbounded.refusals import REFUSED, refusal
+from unbounded.plan.windows import LABEL, Closed, windows_of
 from unbounded.spark.names import NamesOfFrames
 from unbounded.spark.writing import SparkWritable
-from unbounded.viewing import Viewable
+from unbounded.verbs.around import LooksAround
+from unbounded.verbs.grouping import StreamGroupBy, pivoted, sessions_of
+from unbounded.verbs.joins import Joinable
+from unbounded.verbs.positions import Positional
+from unbounded.verbs.reductions import Reducible
+from unbounded.verbs.refusals import REFUSED, refusal
+from unbounded.verbs.viewing import Viewable
+from unbounded.verbs.writing import Writable
 from unbounded.watermarks import watermarked
-from unbounded.windows import LABEL, Closed, windows_of
-from unbounded.writing import Writable
 
 __all__ = ["StreamFrame"]
 

@@ -15,15 +15,15 @@ from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 
-from unbounded.beside import Beside
 from unbounded.cards import ShownQueries
 from unbounded.checkpoint import Checkpoint
 from unbounded.connectors import Mode, Sink, WatermarkPolicy
 from unbounded.errors import PlanError, UnboundedStateWarning
-from unbounded.handle import StreamingQuery
 from unbounded.plan import Node
 from unbounded.progress import Listener, LiveLine
 from unbounded.query import MicroBatches
+from unbounded.running.beside import Beside
+from unbounded.running.handle import StreamingQuery
 from unbounded.spark.listener import SparkListener, as_listener
 from unbounded.state.homes import StateOptions, checked_state, folder_for, open_home
 from unbounded.storage import open_storage

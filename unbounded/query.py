@@ -23,19 +23,19 @@ from typing import Any
 
 import polars as pl
 
-from unbounded.beside import Beside
 from unbounded.checkpoint import Checkpoint, Commit, Intent
 from unbounded.connectors import Identity, Mode, Offset, Sink, Stages, Tidies, WatermarkPolicy
-from unbounded.history import refuse_another_attempt, refuse_another_history, refuse_more
-from unbounded.inputs import Inputs
-from unbounded.late import LateRows
 from unbounded.operators import FINAL, Batch, Tables
 from unbounded.operators.flow import Flow, Outcome
 from unbounded.operators.modes import check, sink_mode
 from unbounded.plan import Node
+from unbounded.plan.sequence import waits
 from unbounded.progress import Progress
-from unbounded.report import Phases, left_open, report, running
-from unbounded.sequence import waits
+from unbounded.running.beside import Beside
+from unbounded.running.history import refuse_another_attempt, refuse_another_history, refuse_more
+from unbounded.running.inputs import Inputs
+from unbounded.running.late import LateRows
+from unbounded.running.report import Phases, left_open, report, running
 from unbounded.state import Home, StateRef
 from unbounded.watermarks import Patience, advanced, settled
 

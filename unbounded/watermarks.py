@@ -12,9 +12,9 @@ import polars as pl
 from unbounded.connectors import WatermarkPolicy
 from unbounded.durations import milliseconds, shortest
 from unbounded.errors import PlanError
-from unbounded.lineage import clocks
 from unbounded.plan import Node, Scan, Watermark, walk
-from unbounded.windows import time_column
+from unbounded.plan.lineage import clocks
+from unbounded.plan.windows import time_column
 
 __all__ = ["Patience", "advanced", "settled", "watermarked"]
 

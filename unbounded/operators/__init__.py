@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import polars as pl
 
-from unbounded.lineage import Clock
+from unbounded.plan.lineage import Clock
+from unbounded.plan.windows import shifted
 from unbounded.state import Home, Multimap, MultimapSpec, Table, TableSpec
-from unbounded.windows import shifted
 
 if TYPE_CHECKING:  # an answer reads the values of groups, which lie in Tables
     from unbounded.operators.answer import Answer

@@ -16,15 +16,15 @@ import polars as pl
 from unbounded.connectors import Mode
 from unbounded.durations import shortest
 from unbounded.expressions import canonical
-from unbounded.lineage import Clock, closing
-from unbounded.now import at, tells_time
+from unbounded.expressions.now import at, tells_time
 from unbounded.operators import Batch, Change, Tables, at_most_milliseconds, closing_instant
 from unbounded.operators.answer import Answer
 from unbounded.operators.sliding import EXPIRY, Sliding
 from unbounded.operators.values import ValueTables
 from unbounded.plan import HAVING, Aggregate
+from unbounded.plan.lineage import Clock, closing
+from unbounded.plan.windows import LABEL, Window
 from unbounded.state import MultimapSpec, Table, TableSpec
-from unbounded.windows import LABEL, Window
 
 __all__ = ["AggregateOperator"]
 

@@ -18,16 +18,16 @@ import polars as pl
 
 from unbounded.errors import CorruptRecordError
 from unbounded.expressions import python_function
-from unbounded.now import Moment, at, tells_time
+from unbounded.expressions.now import Moment, at, tells_time
+from unbounded.expressions.trees import Tree, expression, parsed
 from unbounded.operators import Batch, Tables
 from unbounded.operators.pieces import PieceValues
 from unbounded.operators.sliding import Sliding
 from unbounded.operators.values import ValueTables
 from unbounded.partials.columns import Values
 from unbounded.partials.sketches import merging, opening
+from unbounded.plan.windows import LABEL
 from unbounded.state import MultimapSpec, TableSpec
-from unbounded.trees import Tree, expression, parsed
-from unbounded.windows import LABEL
 
 __all__ = ["Answer", "schema_from", "schema_text", "spec_from", "spec_record"]
 

@@ -13,15 +13,15 @@ from typing import Any, Final
 
 import polars as pl
 
-from unbounded.asof import FOUND, AsofJoin
 from unbounded.durations import shortest
 from unbounded.operators import Batch, Change, Tables, came_late, closing_instant
 from unbounded.operators.answer import Answer
 from unbounded.operators.sides import AT_THE_END, LATE, Taken, without_late
 from unbounded.operators.waiting import DUE, ROW, numbered, waiting_table
-from unbounded.pairs import SIDES, Side
+from unbounded.plan.asof import FOUND, AsofJoin
+from unbounded.plan.pairs import SIDES, Side
+from unbounded.plan.windows import later
 from unbounded.state import Multimap, MultimapSpec, Table, TableSpec
-from unbounded.windows import later
 
 __all__ = ["AsofJoinOperator"]
 

@@ -9,7 +9,7 @@ from typing import Final
 import polars as pl
 
 from unbounded.operators import at_most_milliseconds
-from unbounded.pairs import Side, StreamJoin
+from unbounded.plan.pairs import Side, StreamJoin
 
 __all__ = ["BUCKET", "Buckets", "buckets_of"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from unbounded.asof import AsofJoin
 from unbounded.connectors import Mode
 from unbounded.operators import Operator
 from unbounded.operators.aggregate import AggregateOperator
@@ -16,10 +15,11 @@ from unbounded.operators.ordered import OrderedOperator
 from unbounded.operators.positioned import PositionedOperator
 from unbounded.operators.sessions import SessionOperator
 from unbounded.operators.unique import UniqueOperator
-from unbounded.ordered import Ordered, Rolling
-from unbounded.pairs import StreamJoin
 from unbounded.plan import Aggregate, InOrder, Keep, Node, Positioned, Unique
-from unbounded.sessions import Sessions
+from unbounded.plan.asof import AsofJoin
+from unbounded.plan.ordered import Ordered, Rolling
+from unbounded.plan.pairs import StreamJoin
+from unbounded.plan.sessions import Sessions
 
 __all__ = ["Joining", "kind_of", "operator_of"]
 

@@ -6,13 +6,10 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from unbounded.asof import AsofJoin
 from unbounded.durations import shortest
 from unbounded.expressions import passes
-from unbounded.now import named_now
+from unbounded.expressions.now import named_now
 from unbounded.operators import Remembers
-from unbounded.ordered import Ordered, Rolling
-from unbounded.pairs import StreamJoin
 from unbounded.plan import (
     Aggregate,
     Concat,
@@ -28,9 +25,12 @@ from unbounded.plan import (
     Verb,
     Watermark,
 )
-from unbounded.sequence import Sequential, waits
-from unbounded.sessions import Sessions
-from unbounded.windows import LABEL, Window, last_instant_of
+from unbounded.plan.asof import AsofJoin
+from unbounded.plan.ordered import Ordered, Rolling
+from unbounded.plan.pairs import StreamJoin
+from unbounded.plan.sequence import Sequential, waits
+from unbounded.plan.sessions import Sessions
+from unbounded.plan.windows import LABEL, Window, last_instant_of
 
 __all__ = ["explained"]
 

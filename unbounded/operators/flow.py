@@ -16,8 +16,7 @@ import polars as pl
 
 from unbounded.connectors import Mode
 from unbounded.errors import PlanError
-from unbounded.lineage import is_whole, table_key
-from unbounded.now import at, tells_time
+from unbounded.expressions.now import at, tells_time
 from unbounded.operators import Batch, Change, Operator, Tables, at_most_milliseconds
 from unbounded.operators.answer import schema_text, spec_record
 from unbounded.operators.bounded import BoundedTables
@@ -40,9 +39,10 @@ from unbounded.plan import (
     lower_filters,
     walk,
 )
-from unbounded.sessions import Sessions
+from unbounded.plan.lineage import is_whole, table_key
+from unbounded.plan.sessions import Sessions
+from unbounded.plan.windows import Window
 from unbounded.state import MultimapSpec, TableSpec
-from unbounded.windows import Window
 
 __all__ = ["Flow", "Outcome"]
 

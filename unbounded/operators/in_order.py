@@ -8,11 +8,11 @@ from typing import Any
 
 import polars as pl
 
-from unbounded.lineage import Clock, clocks
 from unbounded.operators import Batch, Change, came_late, closing_instant
 from unbounded.operators.answer import Answer
 from unbounded.operators.waiting import DUE, ROW, numbered, waiting_table
 from unbounded.plan import InOrder
+from unbounded.plan.lineage import Clock, clocks
 from unbounded.state import Table, TableSpec
 
 __all__ = ["InOrderOperator", "Waiting"]

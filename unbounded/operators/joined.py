@@ -19,9 +19,9 @@ from unbounded.operators import Batch, Change, Tables, TellsLate, at_least_milli
 from unbounded.operators.answer import Answer
 from unbounded.operators.buckets import BUCKET, Buckets, buckets_of
 from unbounded.operators.sides import AT_THE_END, LATE, Taken, without_late
-from unbounded.pairs import SIDES, Reach, Side, StreamJoin, bounded_by
+from unbounded.plan.pairs import SIDES, Reach, Side, StreamJoin, bounded_by
+from unbounded.plan.windows import NANOSECONDS_PER_TICK, later
 from unbounded.state import Multimap, MultimapSpec
-from unbounded.windows import NANOSECONDS_PER_TICK, later
 
 __all__ = ["StreamJoinOperator"]
 

@@ -6,15 +6,11 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from unbounded.asof import AsofJoin, ended
 from unbounded.connectors import Covers, Located, Mode, PutsAside, Sink
 from unbounded.durations import shortest
 from unbounded.errors import PlanError
 from unbounded.expressions import passes, truncated
-from unbounded.lineage import clocks, closing, is_whole, passing, table_key
-from unbounded.now import asks_watermark, tells_time
-from unbounded.ordered import Ordered, Rolling
-from unbounded.pairs import SIDES, Side, StreamJoin, bounded_by
+from unbounded.expressions.now import asks_watermark, tells_time
 from unbounded.plan import (
     Aggregate,
     Concat,
@@ -29,9 +25,13 @@ from unbounded.plan import (
     Whole,
     walk,
 )
-from unbounded.sequence import deadlocked
-from unbounded.sessions import BOUNDARIES, Sessions
-from unbounded.windows import LABEL, Window, last_instant_of
+from unbounded.plan.asof import AsofJoin, ended
+from unbounded.plan.lineage import clocks, closing, is_whole, passing, table_key
+from unbounded.plan.ordered import Ordered, Rolling
+from unbounded.plan.pairs import SIDES, Side, StreamJoin, bounded_by
+from unbounded.plan.sequence import deadlocked
+from unbounded.plan.sessions import BOUNDARIES, Sessions
+from unbounded.plan.windows import LABEL, Window, last_instant_of
 
 __all__ = ["check", "may_repeat_keys", "reasons_against", "sink_mode"]
 

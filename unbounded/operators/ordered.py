@@ -14,14 +14,14 @@ import polars as pl
 
 from unbounded.durations import shortest
 from unbounded.expressions import canonical, columns_of, passes
-from unbounded.lineage import clocks
-from unbounded.looking import Stage
-from unbounded.now import at
+from unbounded.expressions.looking import Stage
+from unbounded.expressions.now import at
 from unbounded.operators import Batch, Change, Tables
 from unbounded.operators.answer import Answer
 from unbounded.operators.in_order import Waiting
 from unbounded.operators.waiting import DUE, ROW
-from unbounded.ordered import Ordered, Rolling
+from unbounded.plan.lineage import clocks
+from unbounded.plan.ordered import Ordered, Rolling
 from unbounded.state import Multimap, MultimapSpec, TableSpec
 
 __all__ = ["OrderedOperator"]

@@ -13,7 +13,7 @@ import polars as pl
 
 from unbounded.operators import Tables
 from unbounded.partials.columns import Values
-from unbounded.sessions import ARRIVAL, with_arrival
+from unbounded.plan.sessions import ARRIVAL, with_arrival
 from unbounded.state import MultimapSpec
 
 __all__ = ["PIECES", "PieceValues"]

@@ -14,15 +14,15 @@ import polars as pl
 from unbounded.connectors import Mode
 from unbounded.durations import shortest
 from unbounded.expressions import canonical
-from unbounded.lineage import closing
-from unbounded.now import at, tells_time
+from unbounded.expressions.now import at, tells_time
 from unbounded.operators import Batch, Change, Tables, at_most_milliseconds, came_late, closing_instant
 from unbounded.operators.answer import Answer
 from unbounded.operators.pieces import PIECES, PieceValues
 from unbounded.plan import HAVING
-from unbounded.sessions import ARRIVAL, END, Sessions
+from unbounded.plan.lineage import closing
+from unbounded.plan.sessions import ARRIVAL, END, Sessions
+from unbounded.plan.windows import LABEL
 from unbounded.state import Multimap, MultimapSpec
-from unbounded.windows import LABEL
 
 __all__ = ["SessionOperator"]
 

@@ -15,8 +15,8 @@ from typing import Any, Final, Literal
 import polars as pl
 
 from unbounded.durations import fixed_nanoseconds
-from unbounded.lineage import Clock
-from unbounded.windows import LABEL, NANOSECONDS_PER_TICK, Closed, Window
+from unbounded.plan.lineage import Clock
+from unbounded.plan.windows import LABEL, NANOSECONDS_PER_TICK, Closed, Window
 
 __all__ = ["EXPIRY", "Sliding"]
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 import polars as pl
 
-from unbounded.lineage import clocks, passing
 from unbounded.operators import Batch, TellsLate
 from unbounded.operators.choosing import Joining
 from unbounded.plan import Aggregate, Node, Scan, Step, Watermark
-from unbounded.windows import Window
+from unbounded.plan.lineage import clocks, passing
+from unbounded.plan.windows import Window
 
 __all__ = ["carries", "counts", "late_of", "tellers"]
 

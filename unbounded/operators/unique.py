@@ -7,13 +7,13 @@ from typing import Any
 
 import polars as pl
 
-from unbounded.asof import AsofJoin
 from unbounded.durations import shortest
-from unbounded.lineage import clocks
 from unbounded.operators import Batch, Change, came_late, closing_instant
 from unbounded.operators.answer import Answer
-from unbounded.pairs import StreamJoin
 from unbounded.plan import Aggregate, Unique, walk
+from unbounded.plan.asof import AsofJoin
+from unbounded.plan.lineage import clocks
+from unbounded.plan.pairs import StreamJoin
 from unbounded.state import Table, TableSpec
 
 __all__ = ["UniqueOperator"]

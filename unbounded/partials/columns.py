@@ -15,7 +15,7 @@ import polars as pl
 
 from unbounded.errors import CountOverflowError
 from unbounded.expressions import passes
-from unbounded.trees import Tree, expression, kind, rewrite, tree_of, unaliased
+from unbounded.expressions.trees import Tree, expression, kind, rewrite, tree_of, unaliased
 
 __all__ = [
     "COUNT",

@@ -8,8 +8,8 @@ import polars as pl
 
 from unbounded.errors import UnsupportedOperationError
 from unbounded.expressions import call
+from unbounded.expressions.trees import Tree, expression, with_children
 from unbounded.partials.columns import Aggregated
-from unbounded.trees import Tree, expression, with_children
 
 __all__ = ["aggregated"]
 

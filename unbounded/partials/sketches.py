@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 import polars as pl
 
 from unbounded.errors import CorruptRecordError, PlanError, UnsupportedOperationError
-from unbounded.now import tells_time
+from unbounded.expressions.now import tells_time
 from unbounded.partials.columns import Leaf, StateColumns
 from unbounded.partials.single import Value, nulls
 

@@ -17,8 +17,8 @@ import polars as pl
 
 from unbounded.errors import PlanError
 from unbounded.expressions import canonical, python_function
+from unbounded.expressions.trees import Tree, expression, kind, rewrite, tree_of
 from unbounded.partials.columns import StateColumns
-from unbounded.trees import Tree, expression, kind, rewrite, tree_of
 
 __all__ = ["UserDefined", "aggregate", "user_defined", "value_of_part"]
 

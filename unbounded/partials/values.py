@@ -11,9 +11,9 @@ from typing import Final
 
 import polars as pl
 
+from unbounded.expressions.trees import expression, tree_of
 from unbounded.partials.columns import COUNT, VALUE, Leaf, StateColumns
 from unbounded.partials.single import Value
-from unbounded.trees import expression, tree_of
 
 __all__ = ["VALUES"]
 

@@ -15,14 +15,14 @@ import polars as pl
 
 from unbounded.connectors import Mode, Sink
 from unbounded.errors import PlanError, UnsupportedOperationError, nearest
-from unbounded.handle import StreamingQuery
+from unbounded.running.handle import StreamingQuery
 from unbounded.sinks.console import ConsoleSink
 from unbounded.sinks.each_batch import EachBatchSink
 from unbounded.sinks.files import FileSink
 from unbounded.sinks.memory import MemorySink
 from unbounded.spark.options import FORMATS, WRITING, understood
 from unbounded.trigger import Trigger, available_now, once, processing_time
-from unbounded.writing import SinkOptions
+from unbounded.verbs.writing import SinkOptions
 
 __all__ = ["DataStreamWriter", "Sinkable", "SparkWritable"]
 

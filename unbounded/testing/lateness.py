@@ -11,12 +11,8 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from unbounded.asof import AsofJoin
 from unbounded.connectors import Mode, WatermarkPolicy
-from unbounded.lineage import clocks, closing, is_whole
 from unbounded.operators import FINAL, at_most_milliseconds, closing_instant
-from unbounded.ordered import Ordered, Rolling
-from unbounded.pairs import Side, StreamJoin
 from unbounded.plan import (
     Aggregate,
     Concat,
@@ -32,11 +28,15 @@ from unbounded.plan import (
     lower_filters,
     walk,
 )
-from unbounded.sequence import waits
-from unbounded.sessions import BOUNDARIES, END, Sessions
+from unbounded.plan.asof import AsofJoin
+from unbounded.plan.lineage import clocks, closing, is_whole
+from unbounded.plan.ordered import Ordered, Rolling
+from unbounded.plan.pairs import Side, StreamJoin
+from unbounded.plan.sequence import waits
+from unbounded.plan.sessions import BOUNDARIES, END, Sessions
+from unbounded.plan.windows import LABEL
 from unbounded.testing.partners import added, met
 from unbounded.testing.story import Taken
-from unbounded.windows import LABEL
 
 __all__ = ["Truth", "comes_in_time", "truth"]
 

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from unbounded.asof import AsofJoin
 from unbounded.connectors import Mode, Receipt, WatermarkPolicy
 from unbounded.errors import PlanError
-from unbounded.lineage import clocks, passing, table_key
 from unbounded.operators import at_most_milliseconds, closing_instant
 from unbounded.operators.flow import Flow
 from unbounded.operators.modes import check
-from unbounded.ordered import Ordered, Rolling
 from unbounded.plan import Concat, InOrder, Join, Node, Scan, Step, Unique, Watermark, evaluate, walk
+from unbounded.plan.asof import AsofJoin
+from unbounded.plan.lineage import clocks, passing, table_key
+from unbounded.plan.ordered import Ordered, Rolling
+from unbounded.plan.windows import Window
 from unbounded.progress import Progress
 from unbounded.sinks.memory import MemorySink
 from unbounded.testing.lateness import Truth, comes_in_time, truth
@@ -25,7 +26,6 @@ from unbounded.testing.rows import difference, same_rows
 from unbounded.testing.script import Script, Times, drawn, play, smallest, told
 from unbounded.testing.shelf import Shelf
 from unbounded.testing.story import Pipeline, Story, Taken, planned, whole_tables
-from unbounded.windows import Window
 
 __all__ = ["assert_unified"]
 

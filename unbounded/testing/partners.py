@@ -6,10 +6,10 @@ from typing import Final
 
 import polars as pl
 
-from unbounded.asof import FOUND, AsofJoin
 from unbounded.operators import FINAL, closing_instant
-from unbounded.pairs import SIDES, Side, StreamJoin
-from unbounded.windows import NANOSECONDS_PER_TICK
+from unbounded.plan.asof import FOUND, AsofJoin
+from unbounded.plan.pairs import SIDES, Side, StreamJoin
+from unbounded.plan.windows import NANOSECONDS_PER_TICK
 
 __all__ = ["added", "met"]
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import polars as pl
 
 from unbounded.expressions import columns_of, python_function
+from unbounded.expressions.trees import Tree, expression, tree_of, unaliased
 from unbounded.state.databases.encoding import Held, quoted, sql_names
 from unbounded.state.layered.cold import Layout
-from unbounded.trees import Tree, expression, tree_of, unaliased
 
 __all__ = ["view"]
 

@@ -12,12 +12,12 @@ from polars._typing import IntoExpr, QuantileMethod
 
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import expand
+from unbounded.expressions.trees import Tree, expression, rewrite, tree_of
 from unbounded.plan import HAVING, Aggregate, Node, Static, Step
-from unbounded.refusals import REFUSED_OF_GROUPS, refusal
-from unbounded.sessions import Sessions, session_column, session_gap
+from unbounded.plan.sessions import Sessions, session_column, session_gap
+from unbounded.plan.windows import LABEL
 from unbounded.spark.names import NamesOfGroups
-from unbounded.trees import Tree, expression, rewrite, tree_of
-from unbounded.windows import LABEL
+from unbounded.verbs.refusals import REFUSED_OF_GROUPS, refusal
 
 __all__ = ["StreamGroupBy", "pivoted", "sessions_of"]
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import polars as pl
 
 from unbounded.durations import fixed_nanoseconds, is_calendar, longest_milliseconds
-from unbounded.trees import Tree, children, expression, kind
+from unbounded.expressions.trees import Tree, children, expression, kind
 
 __all__ = [
     "BACK",

@@ -8,12 +8,12 @@ from typing import Any, Final, Literal, Self, cast
 
 import polars as pl
 
-from unbounded.asof import asof_of, length_of
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import passes
-from unbounded.pairing import paired_on, paired_where
-from unbounded.pairs import StreamJoin
 from unbounded.plan import Join, Lookup, Node, Static
+from unbounded.plan.asof import asof_of, length_of
+from unbounded.plan.pairing import paired_on, paired_where
+from unbounded.plan.pairs import StreamJoin
 
 __all__ = ["Joinable"]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from unbounded.checkpoint import Checkpoint
 from unbounded.errors import CheckpointError
-from unbounded.remembered import Remembered
+from unbounded.offline.remembered import Remembered
 from unbounded.state import Home, StateRef
 from unbounded.state.folders import below, files_of, folder_of
 from unbounded.state.homes import StateOptions, checked_state, folder_for, home_of, open_home, options_for, written

@@ -22,8 +22,8 @@ from unbounded.errors import PlanError
 from unbounded.operators import FINAL, Operator
 from unbounded.operators.choosing import Joining
 from unbounded.operators.telling import tellers
+from unbounded.plan.windows import LABEL
 from unbounded.storage import Storage, is_local, local_path, open_storage, without_credentials
-from unbounded.windows import LABEL
 
 __all__ = ["LateRows"]
 

@@ -15,7 +15,6 @@ import polars as pl
 from unbounded.connectors import Mode
 from unbounded.durations import longest_milliseconds
 from unbounded.expressions import columns_of, passes, truncated
-from unbounded.ordered import Ordered, Rolling
 from unbounded.plan import (
     Aggregate,
     Concat,
@@ -32,8 +31,9 @@ from unbounded.plan import (
     is_bounded,
     walk,
 )
-from unbounded.sessions import BOUNDARIES, END, Sessions
-from unbounded.windows import LABEL, LAST, Window, last_instant_of
+from unbounded.plan.ordered import Ordered, Rolling
+from unbounded.plan.sessions import BOUNDARIES, END, Sessions
+from unbounded.plan.windows import LABEL, LAST, Window, last_instant_of
 
 __all__ = [
     "Clock",

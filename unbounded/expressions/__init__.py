@@ -3,6 +3,8 @@
 Whether an expression looks at one row at a time is left to Polars: its optimiser moves a filter below
 `with_columns` only past expressions whose rows do not depend on each other, whatever stands inside
 them, Python functions included. (`Expr.meta.is_row_separable` judges the top node only.)
+
+trees.py, now.py, intervals.py, looking.py, reach.py: what stands in it, and what that says of time.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ import polars as pl
 from polars._typing import IntoExpr
 
 from unbounded.errors import PlanError, UnsupportedOperationError
-from unbounded.now import judged, named_now, tells_time, told
-from unbounded.trees import Tree, children, expression, kind, rewrite, tree_of, unaliased, with_children
+from unbounded.expressions.now import judged, named_now, tells_time, told
+from unbounded.expressions.trees import Tree, children, expression, kind, rewrite, tree_of, unaliased, with_children
 
 __all__ = [
     "GUESSES",

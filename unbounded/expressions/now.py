@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import polars as pl
 
-from unbounded.trees import Tree, expression, tree_of
+from unbounded.expressions.trees import Tree, expression, tree_of
 
 __all__ = [
     "Moment",

@@ -10,8 +10,8 @@ from polars._typing import IntoExpr
 
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import expand, passes
-from unbounded.lineage import clocks
 from unbounded.plan import Aggregate, Concat, InOrder, Keep, Node, Positioned, Step, Unique, Watermark, Whole, walk
+from unbounded.plan.lineage import clocks
 
 __all__ = ["Positional"]
 

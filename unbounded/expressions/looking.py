@@ -15,7 +15,7 @@ import polars as pl
 from unbounded.durations import longest_milliseconds
 from unbounded.errors import UnsupportedOperationError
 from unbounded.expressions import call, canonical, columns_of, python_function, why_not_rowwise
-from unbounded.reach import (
+from unbounded.expressions.reach import (
     BACK,
     FUTURE,
     NotBehindError,
@@ -25,7 +25,7 @@ from unbounded.reach import (
     rows_before,
     stretch_of,
 )
-from unbounded.trees import Tree, children, expression, kind, nodes, rewrite, tree_of, with_children
+from unbounded.expressions.trees import Tree, children, expression, kind, nodes, rewrite, tree_of, with_children
 
 __all__ = ["Along", "Call", "Stage", "looks_along_time", "order_of", "taken_apart"]
 

@@ -22,8 +22,8 @@ from unbounded.durations import (
 )
 from unbounded.errors import PlanError, UnsupportedOperationError, nearest
 from unbounded.expressions import passes, python_function
+from unbounded.expressions.trees import tree_of, unaliased
 from unbounded.plan import Node
-from unbounded.trees import tree_of, unaliased
 
 __all__ = [
     "LABEL",

@@ -10,7 +10,7 @@ import polars as pl
 
 from unbounded.durations import fixed_nanoseconds, is_calendar
 from unbounded.expressions import python_function
-from unbounded.trees import Tree, tree_of, unaliased
+from unbounded.expressions.trees import Tree, tree_of, unaliased
 
 __all__ = ["Within", "within"]
 

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 from unbounded.checkpoint import Intent
 from unbounded.connectors import Identity, Sink
-from unbounded.inputs import Inputs
 from unbounded.operators import FINAL
 from unbounded.operators.flow import Outcome
 from unbounded.progress import OperatorProgress, Progress, SinkProgress, SourceProgress
+from unbounded.running.inputs import Inputs
 
 __all__ = ["Phases", "left_open", "report", "running"]
 

@@ -13,10 +13,10 @@ import polars as pl
 
 from unbounded.connectors import Mode, Sink, WatermarkPolicy, lacking
 from unbounded.errors import PlanError, UnknownOptionError, UnsupportedOperationError
-from unbounded.handle import StreamingQuery
-from unbounded.iteration import batches_of
 from unbounded.manager import start
 from unbounded.plan import Node
+from unbounded.running.handle import StreamingQuery
+from unbounded.running.iteration import batches_of
 from unbounded.sinks.console import ConsoleSink
 from unbounded.sinks.each_batch import EachBatchSink
 from unbounded.sinks.files import FileSink

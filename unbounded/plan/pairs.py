@@ -11,9 +11,9 @@ import polars as pl
 
 from unbounded.durations import longest_milliseconds
 from unbounded.expressions import passes
-from unbounded.intervals import Within
-from unbounded.lineage import Clock, clocks, start_of, times_within, window_of
+from unbounded.expressions.intervals import Within
 from unbounded.plan import Node, bits
+from unbounded.plan.lineage import Clock, clocks, start_of, times_within, window_of
 
 __all__ = ["SIDES", "How", "Key", "Kept", "Reach", "Side", "StreamJoin", "bounded_by"]
 

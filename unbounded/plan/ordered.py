@@ -11,10 +11,10 @@ import polars as pl
 
 from unbounded.errors import UnsupportedOperationError
 from unbounded.expressions import passes
-from unbounded.looking import Along, looks_along_time, order_of, taken_apart
+from unbounded.expressions.looking import Along, looks_along_time, order_of, taken_apart
+from unbounded.expressions.trees import expression, nodes, tree_of
 from unbounded.plan import Node, Verb
-from unbounded.trees import expression, nodes, tree_of
-from unbounded.windows import LABEL, Closed
+from unbounded.plan.windows import LABEL, Closed
 
 __all__ = ["Ordered", "Rolling", "kept", "ordered", "refuse_order"]
 

@@ -14,11 +14,11 @@ from unbounded.aggregates import Cut, cut
 from unbounded.durations import fixed_nanoseconds, polars_duration
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import canonical, expand, why_not_rowwise
+from unbounded.expressions.trees import Tree, expression, nodes, rewrite, tree_of
 from unbounded.partials.found import aggregated
 from unbounded.partials.user_defined import user_defined
 from unbounded.plan import Aggregate, Node
-from unbounded.trees import Tree, expression, nodes, rewrite, tree_of
-from unbounded.windows import LABEL, later, time_column
+from unbounded.plan.windows import LABEL, later, time_column
 
 __all__ = ["ARRIVAL", "BOUNDARIES", "END", "Gap", "Sessions", "session_column", "session_gap", "with_arrival"]
 

@@ -14,11 +14,11 @@ from unbounded.durations import milliseconds
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import expand
 from unbounded.frame import StreamFrame
-from unbounded.grouping import StreamGroupBy, sessions_of
-from unbounded.pairing import paired_where
 from unbounded.plan import Concat, Node, Scan, Static, evaluate, walk
-from unbounded.sequence import Sequential, deadlocked
+from unbounded.plan.pairing import paired_where
+from unbounded.plan.sequence import Sequential, deadlocked
 from unbounded.sources.bounded import BoundedSource
+from unbounded.verbs.grouping import StreamGroupBy, sessions_of
 
 __all__ = [
     "BoundedNamespace",

@@ -2,6 +2,10 @@
 
 From `Node.apply` come a node's schema (apply it to an empty frame), its execution when it is
 row-wise (apply it to the new rows) and the oracle of its tests (apply it to all rows).
+
+windows.py, sessions.py   groups by time, by gaps     ordered.py   rows around a row
+pairs.py, pairing.py      joins of streams            asof.py      the nearest row in time
+sequence.py               one source after another    lineage.py   what becomes of a column
 """
 
 from __future__ import annotations

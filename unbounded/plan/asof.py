@@ -13,10 +13,10 @@ import polars as pl
 from unbounded.durations import fixed_nanoseconds, longest_milliseconds, polars_duration
 from unbounded.errors import PlanError, UnsupportedOperationError, nearest
 from unbounded.expressions import passes
-from unbounded.lineage import Clock, clocks
-from unbounded.pairs import SIDES, Side
 from unbounded.plan import Node, walk
-from unbounded.windows import NANOSECONDS_PER_TICK
+from unbounded.plan.lineage import Clock, clocks
+from unbounded.plan.pairs import SIDES, Side
+from unbounded.plan.windows import NANOSECONDS_PER_TICK
 
 __all__ = ["FOUND", "AsofJoin", "asof_of", "ended", "length_of"]
 

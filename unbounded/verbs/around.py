@@ -12,12 +12,12 @@ from polars._typing import IntoExpr
 from unbounded.durations import is_positive, polars_duration
 from unbounded.errors import PlanError, UnsupportedOperationError
 from unbounded.expressions import GUESSES, expand, why_not_rowwise
-from unbounded.grouping import StreamGroupBy
-from unbounded.lineage import clocks
-from unbounded.looking import looks_along_time
-from unbounded.ordered import Rolling, kept, ordered, refuse_order
+from unbounded.expressions.looking import looks_along_time
 from unbounded.plan import Node
-from unbounded.windows import Closed, time_column
+from unbounded.plan.lineage import clocks
+from unbounded.plan.ordered import Rolling, kept, ordered, refuse_order
+from unbounded.plan.windows import Closed, time_column
+from unbounded.verbs.grouping import StreamGroupBy
 
 __all__ = ["LooksAround"]
 

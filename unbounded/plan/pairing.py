@@ -9,11 +9,11 @@ import polars as pl
 
 from unbounded.errors import PlanError, UnsupportedOperationError, nearest
 from unbounded.expressions import columns_of, conjuncts, expand, passes, python_function, why_not_rowwise
-from unbounded.intervals import Within, within
-from unbounded.now import tells_time
-from unbounded.pairs import How, Key, StreamJoin
+from unbounded.expressions.intervals import Within, within
+from unbounded.expressions.now import tells_time
+from unbounded.expressions.trees import Tree, children, expression, tree_of, unaliased
 from unbounded.plan import Node
-from unbounded.trees import Tree, children, expression, tree_of, unaliased
+from unbounded.plan.pairs import How, Key, StreamJoin
 
 __all__ = ["paired_on", "paired_where"]
 
