@@ -15,6 +15,7 @@ from polars.testing import assert_series_equal
 
 from unbounded.errors import CheckpointError, CorruptRecordError, PlanError
 from unbounded.state import Home, StateRef, Table, TableSpec
+from unbounded.state.memory.expiry import LAST, NEVER, Calendar
 from unbounded.state.memory.folding import Fold
 from unbounded.state.memory.home import MemoryHome
 from unbounded.state.memory.slots import Rows
@@ -160,6 +161,22 @@ def test_overwritten_values_do_not_pile_up() -> None:
         table.merge(rows)
         sizes.append(table.nbytes)
     assert max(sizes[100:]) <= max(sizes[:100])
+
+
+@pytest.mark.parametrize("count", [1, 1_023, 1_024, 5_000])
+@pytest.mark.parametrize("times", [(0, 3), (-(10**12), 10**12), (0, 2**52), (-(2**63), LAST), (LAST - 50, NEVER)])
+def test_rows_are_due_by_their_times_however_many_and_wherever_these_lie(count: int, times: tuple[int, int]) -> None:
+    random_ = np.random.default_rng(count)
+    due = random_.integers(*times, count, endpoint=True)
+    calendar, slots = Calendar(), random_.permutation(count)
+    calendar.resize(count)
+    calendar.schedule(slots, due)
+    counted = due < NEVER  # who never goes has no promise
+    left = slots[counted]
+    for watermark in np.unique(due[counted])[:: max(1, count // 7)]:
+        now = calendar.pop(int(watermark))
+        assert now.tolist() == np.sort(slots[counted & (due <= watermark) & np.isin(slots, left)]).tolist()
+        left = np.setdiff1d(left, now)
 
 
 def test_promises_of_rows_that_expire_ever_sooner_do_not_pile_up() -> None:

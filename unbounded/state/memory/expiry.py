@@ -18,6 +18,7 @@ NEVER = np.iinfo(np.int64).max
 LAST = NEVER - 1
 """The latest instant at which a row is due; a watermark beyond it, that of an ended input, means it."""
 
+_MANY = 1 << 10  # promises from which sorting them in words is worth its calls
 _JOINED = 1 << 18  # longer runs are not joined: that pause would cost more than one more binary search per expire
 
 
@@ -104,5 +105,12 @@ class Calendar:
 
 
 def _sorted(times: Times, slots: Slots) -> tuple[Times, Slots]:
-    order = np.argsort(times, kind="stable")
-    return times[order], slots[order]
+    """By time, those of one time as they came."""
+    bits = len(times).bit_length()
+    if len(times) < _MANY or int(times.max()) - int(times.min()) >= 1 << (63 - bits):
+        order = np.argsort(times, kind="stable")
+        return times[order], slots[order]
+    # Time and position in one word: sorting these takes a sixth of the time of an argsort.
+    least = times.min()
+    words = np.sort(((times - least) << bits) | np.arange(len(times)))
+    return (words >> bits) + least, slots[words & ((1 << bits) - 1)]
