@@ -601,6 +601,21 @@ def test_any_damage_of_any_file_is_an_error_that_names_it_or_changes_nothing() -
     assert len(named) >= 6
 
 
+def test_a_whole_record_of_another_query_is_no_substitute() -> None:
+    shelves = Shelf(), Shelf()
+    refs = []
+    for shelf, keys in zip(shelves, ([1], [2]), strict=True):
+        home, table = counting(shelf)
+        table.merge(count(keys))
+        refs.append(home.commit(0, "a"))
+    name = refs[0]["name"]
+    assert counting(shelves[0])[0].verify(refs[0])
+    shelves[0].files[name] = shelves[1].files[name]
+    assert not counting(shelves[0])[0].verify(refs[0])
+    with pytest.raises(CorruptRecordError, match=rf"{name}.*it was replaced"):
+        counting(shelves[0], refs[0])
+
+
 def test_what_comes_after_a_commit_that_failed_begins_at_the_one_before() -> None:
     shelf = Shelf()
     home, table = counting(shelf)
