@@ -348,7 +348,7 @@ WRITTEN: dict[str, Case] = {
         lambda: marked().unique("t").sink_memory(late=True),
         r"late=True is no folder\. Write late=",
     ),
-    "several places in one scan": (lambda: ub.scan_parquet(["a/", "b/"]), r"\['a/', 'b/'\].*glob.*ub\.concat"),  # type: ignore[arg-type]
+    "several places in one scan": (lambda: ub.scan_parquet(["a/", "b/"]), r"\['a/', 'b/'\].*glob.*ub\.concat"),  # type: ignore[arg-type]  # the point
     "watermark on no column": (lambda: frame().with_watermark("time", "1h"), r"no such column.*k, v, t, tags"),
     "watermark on a misspelt column": (lambda: frame().with_watermark("tag", "1h"), r"'tag'.*did you mean 'tags'"),
     "watermark on what is computed": (

@@ -29,7 +29,7 @@ from unbounded.state.homes import StateOptions, checked_state, folder_for, open_
 from unbounded.storage import open_storage
 from unbounded.trigger import AvailableNow, Once, Trigger, checked
 
-__all__ = ["StreamingQueryManager", "start", "streams"]
+__all__ = ["StreamingQueryManager", "await_end", "is_awaited", "start", "streams"]
 
 _log = logging.getLogger("unbounded")
 
@@ -173,12 +173,22 @@ def start(
     except BaseException:
         batches.close()
         raise
-    waits = isinstance(trigger, AvailableNow | Once) if wait is None else wait
+    waits = is_awaited(trigger, wait)
     streams.hold(query, [LiveLine()] if waits else [], watched=not waits)
     if waits:
-        try:
-            query.await_termination()
-        except KeyboardInterrupt:  # nobody has the handle yet
-            query.stop()
-            raise
+        await_end(query)
     return query
+
+
+def is_awaited(trigger: object, wait: bool | None) -> bool:
+    """Whether the call that starts a query returns when it has ended; by itself where that will come."""
+    return isinstance(trigger, AvailableNow | Once) if wait is None else wait
+
+
+def await_end(query: StreamingQuery) -> None:
+    """Wait in the call that starts a query. An interrupt stops it, for nobody has the handle yet."""
+    try:
+        query.await_termination()
+    except KeyboardInterrupt:
+        query.stop()
+        raise

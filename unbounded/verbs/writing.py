@@ -13,7 +13,7 @@ import polars as pl
 
 from unbounded.connectors import Mode, Sink, WatermarkPolicy, lacking
 from unbounded.errors import PlanError, UnknownOptionError, UnsupportedOperationError
-from unbounded.manager import start
+from unbounded.manager import await_end, is_awaited, start
 from unbounded.plan import Node
 from unbounded.running.handle import StreamingQuery
 from unbounded.running.iteration import batches_of
@@ -23,7 +23,7 @@ from unbounded.sinks.files import FileSink
 from unbounded.sinks.formats import OPTIONS, REFUSED, CsvOptions, Format, IpcOptions, NdjsonOptions, ParquetOptions
 from unbounded.sinks.memory import MemorySink
 from unbounded.state.homes import StateOptions
-from unbounded.trigger import AvailableNow, Once, ProcessingTime, Trigger
+from unbounded.trigger import AvailableNow, ProcessingTime, Trigger
 
 __all__ = [
     "BatchSinkOptions",
@@ -289,15 +289,10 @@ class Writable:
 
         each.__name__ = getattr(function, "__name__", repr(function))
         common = {name: value for name, value in options.items() if name in _COMMON}
-        waits = options.get("wait")
         query = self.foreach_batch(each, **cast("SinkOptions", {**common, "wait": False}))
         begun.set_result(query)
-        if isinstance(options.get("trigger"), AvailableNow | Once) if waits is None else waits:
-            try:
-                query.await_termination()
-            except KeyboardInterrupt:  # nobody has the handle yet
-                query.stop()
-                raise
+        if is_awaited(options.get("trigger"), options.get("wait")):
+            await_end(query)
         return query
 
     def collect_batches(self, **options: Unpack[CollectOptions]) -> Generator[pl.DataFrame, None, None]:
