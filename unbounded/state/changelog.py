@@ -180,8 +180,7 @@ def _read_frame(storage: Storage, run: Run) -> pl.DataFrame:
 
 
 def pack(frames: Mapping[str, pl.DataFrame]) -> tuple[list[list[Any]], list[Bytes]]:
-    """The name and length of each frame, and the frames as pieces of a blob. `write_ipc` to a path would cost 0.4 ms
-    more."""
+    """The name and length of each frame, and the pieces of their blob. `write_ipc` to a path would cost 0.4 ms more."""
     streams = {name: stream_of(frame) for name, frame in frames.items()}
     return [[name, len(stream)] for name, stream in streams.items()], [*streams.values()]
 
